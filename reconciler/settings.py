@@ -1,0 +1,228 @@
+"""Every setting of a node: its name, its default and why that default.
+
+One dataclass is the single source: the command line's flags, the RECONCILER_* environment
+variables, the keys of the settings file and the README's table are all made from it. A flag wins
+over the environment, the environment over the file, the file over the default.
+"""
+
+import math
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from reconciler.errors import SettingsError
+
+ENVIRONMENT_PREFIX = "RECONCILER_"
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MAX_SETTINGS_BYTES = 1024 * 1024
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that `15s`, `1m30s`, `250ms`, `2h` or a plain number of seconds say.
+
+    Raises SettingsError for anything else.
+    """
+    text = str(text).strip()
+    parts = _DURATION.findall(text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        return math.fsum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds) or seconds < 0:
+        raise SettingsError(f"{text!r} is not a duration; write one such as 15s, 1m30s or 250ms")
+    return seconds
+
+
+def _setting(help_text: str, default: Any = MISSING, *, kind: str = "text") -> Any:
+    metadata = {"help": help_text, "kind": kind}
+    if default is MISSING:
+        return field(metadata=metadata)
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one agent is told from outside git."""
+
+    repo: str = _setting("git URL of the config repo: https, ssh, file or a path.")
+    branch: str = _setting("Branch to follow.", "main")
+    path: str = _setting("Subfolder of the repo that holds fleet.yaml, groups/, deployments/.", "")
+    node: str = _setting("This node's name in groups/*.yaml.", socket.gethostname)
+    models_dir: Path = _setting(
+        "Models folder, shared with TensorFlow Serving; downloads are staged in it too, so that"
+        " installing a version is one rename.",
+        Path("/var/lib/reconciler/models"),
+        kind="path",
+    )
+    state_dir: Path = _setting(
+        "The agent's own folder: mirror of the repo, memory, history.",
+        Path("/var/lib/reconciler/state"),
+        kind="path",
+    )
+    config_file: Path | None = _setting(
+        "The models.config that TensorFlow Serving starts from. Default: models.config in the"
+        " models folder.",
+        None,
+        kind="path",
+    )
+    serving: str = _setting("host:port of TensorFlow Serving's gRPC.", "127.0.0.1:8500")
+    serving_models_dir: str = _setting(
+        "The models folder as TensorFlow Serving sees it, where that path differs.", ""
+    )
+    serving_mode: Literal["rpc", "file"] = _setting(
+        "How the server learns of a change: `rpc` (HandleReloadConfigRequest) or `file`, for a"
+        " server started with --model_config_file_poll_wait_seconds.",
+        "rpc",
+        kind="choice:rpc,file",
+    )
+    serving_poll: float = _setting(
+        "The server's --file_system_poll_wait_seconds (in file mode the longer of that and its"
+        " config file poll): how long a stale status must be allowed for.",
+        1.0,
+        kind="duration",
+    )
+    reload_deadline: float = _setting(
+        "How long one reload may take before it is given up. Long, because a server goes on with"
+        " a reload whose caller has left.",
+        600.0,
+        kind="duration",
+    )
+    listen: str = _setting("host:port of the status endpoint.", "127.0.0.1:8080")
+    sync_token_file: Path | None = _setting(
+        "File with the bearer token of POST /sync; without it POST /sync is refused.",
+        None,
+        kind="path",
+    )
+    git_interval: float = _setting(
+        "Time between two fetches, 10 % jitter; 0 stops polling.", 15.0, kind="duration"
+    )
+    git_deadline: float = _setting("How long one git command may take.", 60.0, kind="duration")
+    git_ssh_key: Path | None = _setting("Private key for ssh URLs.", None, kind="path")
+    git_known_hosts: Path | None = _setting(
+        "Known hosts for ssh URLs; a host that is not in it is refused.", None, kind="path"
+    )
+    git_token_file: Path | None = _setting(
+        "File with the token for https URLs, read again before every fetch.", None, kind="path"
+    )
+    git_username: str = _setting("User name that goes with the token.", "x-access-token")
+    git_proxy: str = _setting("Proxy for http and https URLs.", "")
+    bucket_interval: float = _setting(
+        "Time between two listings of a source, with jitter.", 60.0, kind="duration"
+    )
+    pin_check_interval: float = _setting(
+        "Time between two comparisons of an installed pin with its bucket.",
+        3600.0,
+        kind="duration",
+    )
+    settle: float = _setting(
+        "How long a version's listing must have been unchanged before `latest` takes it.",
+        10.0,
+        kind="duration",
+    )
+    connections: int = _setting("Connections for downloads, over all models.", 16, kind="integer")
+    tick: float = _setting("Time between two looks at a node at rest.", 2.0, kind="duration")
+    log_format: Literal["text", "json"] = _setting(
+        "Log lines for people or for machines.", "text", kind="choice:text,json"
+    )
+
+    @property
+    def serving_config_file(self) -> Path:
+        """The file that TensorFlow Serving starts from."""
+        return self.config_file or self.models_dir / "models.config"
+
+    @property
+    def serving_base(self) -> str:
+        """The models folder by the path that TensorFlow Serving knows, without trailing slash."""
+        return (self.serving_models_dir or str(self.models_dir.absolute())).rstrip("/")
+
+
+def setting_fields() -> tuple[Field[Any], ...]:
+    """Return the settings in the order in which help and README list them."""
+    return fields(Settings)
+
+
+def environment_name(name: str) -> str:
+    """Return the environment twin of a setting: `git_interval` -> `RECONCILER_GIT_INTERVAL`."""
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def load_settings(flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
+    """Merge flags, environment and the file named by `--config` or RECONCILER_CONFIG.
+
+    `flags` maps setting names to text, None where a flag was not given. Raises SettingsError with
+    every mistake in one message.
+    """
+    config = flags.get("config") or environment.get(ENVIRONMENT_PREFIX + "CONFIG")
+    from_file = _read_file(Path(str(config))) if config else {}
+    values: dict[str, Any] = {}
+    mistakes: list[str] = []
+    for item in setting_fields():
+        for origin, raw in (
+            (f"--{item.name.replace('_', '-')}", flags.get(item.name)),
+            (environment_name(item.name), environment.get(environment_name(item.name))),
+            (f"{config}: {item.name}", from_file.get(item.name)),
+        ):
+            if raw is None:
+                continue
+            try:
+                values[item.name] = _convert(str(raw), item.metadata["kind"])
+            except SettingsError as error:
+                mistakes.append(f"{origin}: {error}")
+            break
+    if not values.get("repo") and not mistakes:
+        mistakes.append("no config repo is named; give --repo or set RECONCILER_REPO to a git URL")
+    for name in ("serving", "listen"):
+        if name in values and not _is_address(values[name]):
+            mistakes.append(f"{name}: {values[name]!r} is not host:port")
+    if mistakes:
+        raise SettingsError("; ".join(mistakes))
+    return Settings(**values)
+
+
+def _convert(text: str, kind: str) -> object:
+    if kind == "duration":
+        return parse_duration(text)
+    if kind == "path":
+        return Path(text)
+    if kind == "integer":
+        if not text.isdecimal() or int(text) < 1:
+            raise SettingsError(f"{text!r} is not a whole number above 0")
+        return int(text)
+    if kind.startswith("choice:"):
+        choices = kind.removeprefix("choice:").split(",")
+        if text not in choices:
+            raise SettingsError(f"{text!r} is none of {', '.join(choices)}")
+    return text
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdecimal() and int(port) < 65536
+
+
+def _read_file(path: Path) -> dict[str, object]:
+    try:
+        if path.stat().st_size > _MAX_SETTINGS_BYTES:
+            raise SettingsError(f"{path} is larger than a settings file can be (1 MiB)")
+        loaded = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path} cannot be read as a settings file: {error}") from None
+    if loaded is None:
+        return {}
+    known = {item.name for item in setting_fields()}
+    if not isinstance(loaded, dict) or not known.issuperset(loaded):
+        unknown = sorted(set(map(str, loaded)) - known) if isinstance(loaded, dict) else []
+        raise SettingsError(
+            f"{path} must map setting names to values; unknown: {', '.join(unknown) or 'its shape'}"
+        )
+    return {str(key): value for key, value in loaded.items() if value is not None}
