@@ -1,0 +1,93 @@
+"""The board between the agent and the HTTP server: the agent writes on it, requests read it.
+
+Once per tick the agent calls `publish`. That renders the report to bytes, a single time however
+many ask for it, finds what changed and records it, so that every handler of the server only hands
+out what lies ready and answers at once whatever else the node is busy with.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reconciler.status.changes import ChangeFinder
+from reconciler.status.journal import Journal
+from reconciler.status.metrics import Metrics
+from reconciler.status.report import Json, NodeReport, render
+
+_log = logging.getLogger(__name__)
+
+_CHANGES_BY_ITSELF = ("generated_at", "uptime_seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Bytes that are ready to be sent, and the tag by which a client knows them again."""
+
+    body: bytes
+    etag: str
+
+
+class StatusBoard:
+    """What the status endpoint knows; belongs to the agent's event loop."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        metrics: Metrics,
+        wake: Callable[[], None],
+        *,
+        heartbeat_limit_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`wake` is called by POST /sync and must only set a flag."""
+        self.journal = journal
+        self.metrics = metrics
+        self.wake = wake
+        self.heartbeat_limit_seconds = heartbeat_limit_seconds
+        self.status: Page | None = None
+        self.ready = False
+        self._clock = clock
+        self._beaten_at = clock()
+        self._finder = ChangeFinder()
+        self._append_failed = False
+
+    @property
+    def silence_seconds(self) -> float:
+        """How long ago the loop last showed that it moves."""
+        return self._clock() - self._beaten_at
+
+    def beat(self) -> None:
+        """Show that the loop moves."""
+        self._beaten_at = self._clock()
+
+    async def publish(self, report: NodeReport) -> None:
+        """Show `report`, record what changed since the last one, and beat.
+
+        A history that cannot be written does not hold the node up: it is logged, and tried again
+        with the next report.
+        """
+        self.beat()
+        content = render(report)
+        self.status = Page(json.dumps(content).encode(), _etag(content))
+        self.ready = report.ready
+        self.metrics.show(report)
+        for change in self._finder.find(report, self.journal.last):
+            try:
+                await asyncio.to_thread(self.journal.append, change)
+            except OSError as error:
+                if not self._append_failed:
+                    _log.warning("the history cannot be written, trying on: %s", error)
+                self._append_failed = True
+                return
+            self._append_failed = False
+            self.metrics.count_change(change)
+
+
+def _etag(content: Json) -> str:
+    """Return a weak tag: the same for two reports that differ in the passing of time alone."""
+    lasting = {key: value for key, value in content.items() if key not in _CHANGES_BY_ITSELF}
+    return f'W/"{hashlib.sha256(json.dumps(lasting).encode()).hexdigest()[:32]}"'

@@ -1,0 +1,179 @@
+"""The node's report: what the agent hands over once per tick, and its form as JSON.
+
+`NodeReport` holds the words of the model as they are; `render` turns them into exactly what
+schema/status.schema.json describes, and nothing else in the system builds that JSON. Times are
+RFC 3339 in UTC, durations are numbers with `_seconds` in their name, sizes with `_bytes`.
+Deployments come sorted by model, so that two reports can be compared; which of them is the worst
+is a question for whoever shows them (`worst_first`).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from reconciler.model import Commit, Condition, Outcome, Phase, Problem
+
+Json: TypeAlias = dict[str, Any]
+
+WORST_FIRST: Sequence[Phase] = (
+    Phase.FAILED,
+    Phase.DEPLOYING,
+    Phase.STOPPING,
+    Phase.DEPLOYED,
+    Phase.STOPPED,
+)
+"""What a person should look at first; page/page.js keeps the same order."""
+
+_YEAR_10000_SECONDS = 253_402_300_800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The file system of the models folder."""
+
+    free_bytes: int
+    total_bytes: int
+    models_bytes: int
+    """What the installed versions take of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """Everything the node knows of itself at the end of one tick."""
+
+    node: str
+    group: str | None
+    """None where no group of the config repo names this node."""
+    program_version: str
+    started_at_seconds: float
+    """When the agent started, Unix time."""
+    generated_at_seconds: float
+    """When this report was made, Unix time."""
+    ready: bool
+    """Whether a commit has been applied, or the last good state restored, since the start."""
+    summary: str
+    """What the last tick did, in one sentence."""
+    observed: Commit | None = None
+    """The newest commit that was read."""
+    applied: Commit | None = None
+    """The newest commit for which every deployment of this node had converged."""
+    outcomes: tuple[Outcome, ...] = ()
+    removals: tuple[Outcome, ...] = ()
+    """Models that left the config repo and are still here: on their way out, or held back."""
+    conditions: tuple[Condition, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    disk: Disk | None = None
+
+
+def render(report: NodeReport) -> Json:
+    """Return the report as schema/status.schema.json describes it, ready for json.dumps."""
+    now = report.generated_at_seconds
+    return {
+        "node": report.node,
+        "group": report.group,
+        "program_version": report.program_version,
+        "started_at": timestamp(report.started_at_seconds),
+        "generated_at": timestamp(now),
+        "uptime_seconds": _seconds(max(0.0, now - report.started_at_seconds)),
+        "ready": report.ready,
+        "summary": report.summary,
+        "observed": render_commit(report.observed) if report.observed else None,
+        "applied": render_commit(report.applied) if report.applied else None,
+        "deployments": _render_outcomes(report.outcomes, now),
+        "removals": _render_outcomes(report.removals, now),
+        "conditions": [
+            {
+                "name": condition.name,
+                "holds": condition.holds,
+                "reason": condition.reason,
+                "sentence": condition.sentence,
+            }
+            for condition in report.conditions
+        ],
+        "problems": [
+            {
+                "path": problem.path,
+                "line": problem.line,
+                "column": problem.column,
+                "message": problem.message,
+            }
+            for problem in sorted(report.problems)
+        ],
+        "disk": None
+        if report.disk is None
+        else {
+            "free_bytes": report.disk.free_bytes,
+            "total_bytes": report.disk.total_bytes,
+            "models_bytes": report.disk.models_bytes,
+        },
+    }
+
+
+def render_commit(commit: Commit) -> Json:
+    """Return a commit as the JSON of /status and /history has it."""
+    return {
+        "id": commit.id,
+        "author": commit.author,
+        "subject": commit.subject,
+        "time": timestamp(commit.time_seconds),
+    }
+
+
+def timestamp(seconds: float) -> str:
+    """Return Unix time as RFC 3339 in UTC, to the millisecond.
+
+    A commit may claim any time at all; what lies outside the years 1970 to 9999 is moved to their
+    edge, so that one odd commit cannot take /status down.
+    """
+    bounded = min(max(seconds, 0.0), _YEAR_10000_SECONDS - 1)
+    moment = datetime.fromtimestamp(round(bounded, 3), UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def worst_first(deployments: Iterable[Json]) -> list[Json]:
+    """Return rendered deployments in the order of attention they need, then by model."""
+    rank = {phase.value: position for position, phase in enumerate(WORST_FIRST)}
+    return sorted(
+        deployments, key=lambda item: (rank.get(item["phase"], 0), item["model"], item["group"])
+    )
+
+
+def _render_outcomes(outcomes: Iterable[Outcome], now_seconds: float) -> list[Json]:
+    ordered = sorted(outcomes, key=lambda outcome: outcome.deployment.model)
+    return [_render_outcome(outcome, now_seconds) for outcome in ordered]
+
+
+def _render_outcome(outcome: Outcome, now_seconds: float) -> Json:
+    deployment, retry = outcome.deployment, outcome.retry_in_seconds
+    return {
+        "model": deployment.model,
+        "group": deployment.group,
+        "path": deployment.path,
+        "source": deployment.source,
+        "description": deployment.description,
+        "metadata": dict(sorted(deployment.metadata.items())),
+        "pinned_version": deployment.version,
+        "stop": deployment.stop,
+        "strategy": deployment.strategy.value,
+        "phase": outcome.phase.value,
+        "reason": outcome.reason,
+        "sentence": outcome.sentence,
+        "wanted_version": outcome.wanted,
+        "serving_versions": sorted(outcome.serving),
+        "wanted_labels": dict(sorted(deployment.labels.items())),
+        "labels": dict(sorted(outcome.labels.items())),
+        "progress": None
+        if outcome.progress is None
+        else {
+            "done_bytes": outcome.progress.done_bytes,
+            "total_bytes": outcome.progress.total_bytes,
+        },
+        "last_error": outcome.last_error,
+        "retry_at": None if retry is None else timestamp(now_seconds + max(0.0, retry)),
+        "retry_in_seconds": None if retry is None else _seconds(max(0.0, retry)),
+    }
+
+
+def _seconds(value: float) -> float:
+    return round(value, 3)
