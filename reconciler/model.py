@@ -199,7 +199,13 @@ class Unavailable:
     sentence: str
 
 
-Available: TypeAlias = Mapping[Query, Listing | Unavailable]
+@dataclass(frozen=True, slots=True)
+class Available:
+    """The last complete listing of each query, and why the newest try failed where it did."""
+
+    listings: Mapping[Query, Listing] = field(default_factory=dict)
+    troubles: Mapping[Query, Unavailable] = field(default_factory=dict)
+
 
 # --- local: what is on disk -----------------------------------------------------------------
 

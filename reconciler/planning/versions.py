@@ -7,7 +7,7 @@ before a byte is fetched.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from reconciler.model import Listing, Query, Snapshot, StoredFile
@@ -38,13 +38,19 @@ def parse_version(name: str) -> int | None:
     return number if -_INT64_MAX - 1 <= number <= _INT64_MAX else None
 
 
-def group_versions(query: Query, files: Iterable[StoredFile], read_at_seconds: float) -> Listing:
+def group_versions(
+    query: Query,
+    files: Iterable[StoredFile],
+    read_at_seconds: float,
+    unfit: Mapping[str, str] | None = None,
+) -> Listing:
     """Sort a source's files, with paths such as `42/saved_model.pb`, into its versions.
 
-    Placeholders for folders (names that end in `/`) and names outside any version are ignored.
+    `unfit` maps paths that the source itself cannot hand out to the reason. Placeholders for folders (names that end in `/`) and names outside any version are ignored.
     Of two folders for one version (`0002` and `2`) the later in byte order counts, as for
     TensorFlow Serving.
     """
+    unfit = unfit or {}
     folders: dict[str, list[StoredFile]] = {}
     for file in files:
         folder, separator, path = file.path.partition("/")
@@ -58,7 +64,10 @@ def group_versions(query: Query, files: Iterable[StoredFile], read_at_seconds: f
             continue
         snapshots.pop(version, None)
         refused.pop(version, None)
-        mistake = _find_mistake(folder, version, [file.path for file in folders[folder]])
+        paths = [file.path for file in folders[folder]]
+        mistake = _find_mistake(folder, version, paths) or next(
+            (unfit[f"{folder}/{path}"] for path in paths if f"{folder}/{path}" in unfit), None
+        )
         if mistake is None:
             ordered = tuple(sorted(folders[folder], key=lambda file: file.path))
             snapshots[version] = Snapshot(query.source, version, folder, ordered)
@@ -69,7 +78,7 @@ def group_versions(query: Query, files: Iterable[StoredFile], read_at_seconds: f
 
 def check_path(path: str) -> str | None:
     """Return what makes `path` unfit to become a path on a node, or None when it is fit."""
-    shown = _show(path)
+    shown = show_name(path)
     if _CONTROL.search(path):
         return f"the object name {shown} holds a control character"
     if "\\" in path:
@@ -93,9 +102,9 @@ def check_path(path: str) -> str | None:
 
 def _find_mistake(folder: str, version: int, paths: list[str]) -> str | None:
     if version < 0:
-        return f"its folder {_show(folder)} is a negative number; versions start at 0"
+        return f"its folder {show_name(folder)} is a negative number; versions start at 0"
     if _CONTROL.search(folder):
-        return f"its folder {_show(folder)} holds a control character"
+        return f"its folder {show_name(folder)} holds a control character"
     if len(paths) > MAX_FILES:
         return f"it has {len(paths):,} files, more than the {MAX_FILES:,} that a model may have"
     for path in paths:
@@ -115,15 +124,15 @@ def _find_clash(paths: list[str]) -> str | None:
             other = spelled.setdefault(name.casefold(), name)
             if other != name:
                 return (
-                    f"the object names {_show(other)} and {_show(name)} differ only in the case"
+                    f"the object names {show_name(other)} and {show_name(name)} differ only in the case"
                     " of letters"
                 )
             if end < len(parts):
                 folders.add(name)
     both = folders.intersection(paths)
-    return f"the object name {_show(min(both))} is both a file and a folder" if both else None
+    return f"the object name {show_name(min(both))} is both a file and a folder" if both else None
 
 
-def _show(name: str) -> str:
+def show_name(name: str) -> str:
     """Quote a name so that whatever is in it stays on one line and the sentence stays short."""
     return ascii(name if len(name) <= _MAX_NAME else name[:_MAX_NAME] + "...")

@@ -1,0 +1,160 @@
+"""The yes-or-no facts about a node: what holds, and what a person should look at.
+
+`holds` is True when all is well. Every condition is there at every look, so that an alert can name
+one and its absence is never mistaken for health.
+"""
+
+from collections.abc import Mapping
+
+from reconciler.model import (
+    Available,
+    Condition,
+    Desired,
+    Local,
+    LocalVersion,
+    Served,
+    Unavailable,
+)
+from reconciler.planning.memory import Memory
+from reconciler.planning.retention import REMOVALS_HELD, Leaving
+from reconciler.planning.wording import format_seconds
+
+GIT_REACHABLE = "GitReachable"
+CONFIG_VALID = "ConfigValid"
+NODE_KNOWN = "NodeKnown"
+BUCKET_REACHABLE = "BucketReachable"
+SERVING_REACHABLE = "ServingReachable"
+SERVING_ACCEPTS = "ServingAccepts"
+REMOVALS_ALLOWED = "RemovalsAllowed"
+MODELS_INTACT = "ModelsIntact"
+
+SLOW_RELOAD_SECONDS = 30.0
+_WELL = "AsExpected"
+# TensorFlow Serving 2.20 stores a config before it has checked the platforms of its new models;
+# from then on every reload fails while reading what is stored, until a restart.
+_POISONED = ("Illegal setting neither", "Illegal setting both")
+
+
+def find_conditions(
+    desired: Desired,
+    git_trouble: Unavailable | None,
+    available: Available,
+    served: Served | Unavailable,
+    local: Local,
+    memory: Memory,
+    leaving: Leaving,
+    now: float,
+) -> tuple[Condition, ...]:
+    """Return all conditions, in the order in which trouble spreads."""
+    return (
+        _git(desired, git_trouble),
+        _config(desired),
+        _node(desired),
+        _bucket(available),
+        _reachable(served),
+        _accepts(memory, now),
+        _removals(leaving),
+        _intact(local),
+    )
+
+
+def _git(desired: Desired, trouble: Unavailable | None) -> Condition:
+    if trouble is None:
+        return Condition(GIT_REACHABLE, True, _WELL, "the config repo was fetched")
+    sentence = f"{trouble.sentence}; commit {desired.commit.id[:8]} stays in force"
+    return Condition(GIT_REACHABLE, False, trouble.reason, sentence)
+
+
+def _config(desired: Desired) -> Condition:
+    if not desired.problems:
+        return Condition(CONFIG_VALID, True, _WELL, "every file of the config repo is valid")
+    more = len(desired.problems) - 1
+    sentence = (
+        f"{desired.problems[0]}{f' (and {more} more)' if more else ''}; the last valid text of"
+        " such a file stays in force, and no model is removed meanwhile"
+    )
+    return Condition(CONFIG_VALID, False, "InvalidConfig", sentence)
+
+
+def _node(desired: Desired) -> Condition:
+    if desired.group is not None:
+        sentence = f"node {desired.node} belongs to group {desired.group.name}"
+        return Condition(NODE_KNOWN, True, _WELL, sentence)
+    sentence = (
+        f"no group names node {desired.node!r}; add it to a file in groups/, or give the agent the"
+        " name that stands there (RECONCILER_NODE); nothing is removed meanwhile"
+    )
+    return Condition(NODE_KNOWN, False, "NodeUnknown", sentence)
+
+
+def _bucket(available: Available) -> Condition:
+    troubles = [trouble for _, trouble in sorted(available.troubles.items(), key=lambda x: x[0])]
+    if troubles:
+        more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
+        return Condition(BUCKET_REACHABLE, False, troubles[0].reason, troubles[0].sentence + more)
+    return Condition(BUCKET_REACHABLE, True, _WELL, "every listing that is needed was read")
+
+
+def _reachable(served: Served | Unavailable) -> Condition:
+    if isinstance(served, Unavailable):
+        return Condition(SERVING_REACHABLE, False, served.reason, served.sentence)
+    return Condition(SERVING_REACHABLE, True, _WELL, "TensorFlow Serving answers")
+
+
+def _accepts(memory: Memory, now: float) -> Condition:
+    failure = memory.reload_failure
+    if failure is not None:
+        if failure.message.startswith(_POISONED) or any(p in failure.message for p in _POISONED):
+            sentence = (
+                f"TensorFlow Serving refuses every config ({failure.message}) because another"
+                " client sent it one without a platform; only a restart of the server helps:"
+                " models go on being served, and it will come up with what worked last"
+            )
+            return Condition(SERVING_ACCEPTS, False, "ServerPoisoned", sentence)
+        sentence = (
+            f"TensorFlow Serving did not take the last config: {failure.message}; tried again in"
+            f" {format_seconds(max(0.0, failure.retry_at - now))}"
+        )
+        return Condition(SERVING_ACCEPTS, False, failure.reason or "ReloadFailed", sentence)
+    if memory.reload_started_at is not None:
+        age_seconds = now - memory.reload_started_at
+        if age_seconds > SLOW_RELOAD_SECONDS:
+            sentence = (
+                f"a reload has been without an answer for {format_seconds(age_seconds)}: a new"
+                " model is still being loaded, or the server does not see its folder"
+                " (RECONCILER_SERVING_MODELS_DIR), or a folder of a configured model is missing."
+                " Models go on being served, no change is possible until it ends; if it never"
+                " does, restart the server"
+            )
+            return Condition(SERVING_ACCEPTS, False, "ReloadStuck", sentence)
+    return Condition(SERVING_ACCEPTS, True, _WELL, "no reload is refused or overdue")
+
+
+def _removals(leaving: Leaving) -> Condition:
+    if not leaving.held:
+        return Condition(REMOVALS_ALLOWED, True, _WELL, "no removal is held back")
+    sentence = f"{', '.join(leaving.held)} left git and stay here: {leaving.held_because}"
+    return Condition(REMOVALS_ALLOWED, False, REMOVALS_HELD, sentence)
+
+
+def _intact(local: Local) -> Condition:
+    damaged = _damaged(local.versions)
+    if damaged:
+        sentence = f"{', '.join(damaged)} on disk is not what was installed; it is fetched again"
+        return Condition(MODELS_INTACT, False, "Damaged", sentence)
+    if local.strays:
+        sentence = (
+            f"{', '.join(local.strays[:5])} in the models folder was not put there by this agent;"
+            " move it away, TensorFlow Serving may take it for a version"
+        )
+        return Condition(MODELS_INTACT, False, "Strays", sentence)
+    return Condition(MODELS_INTACT, True, _WELL, "every installed version is as it was installed")
+
+
+def _damaged(versions: Mapping[str, Mapping[int, LocalVersion]]) -> list[str]:
+    return [
+        f"{model} {version}"
+        for model, found in sorted(versions.items())
+        for version, local in sorted(found.items())
+        if not local.intact and local.digest is not None
+    ]

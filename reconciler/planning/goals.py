@@ -1,0 +1,165 @@
+"""From a deployment to what its model should come to: versions, bytes to fetch, what is in the way.
+
+A pin that is installed needs no bucket at all. `latest` needs a listing, and while there is none
+it stays what it last came to, so that a bucket that is down changes nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from reconciler.model import (
+    Available,
+    Deployment,
+    LocalVersion,
+    Query,
+    Snapshot,
+)
+from reconciler.planning.memory import ModelMemory
+from reconciler.planning.resolve import NotReady, Resolved, resolve
+from reconciler.planning.rollout import Goal
+
+SOURCE_CHANGED = "SourceChanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why something wanted cannot be had now, in a word and a sentence."""
+
+    reason: str
+    sentence: str
+    retry_in_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One deployment, resolved as far as the listings and the disk allow."""
+
+    deployment: Deployment
+    goal: Goal
+    snapshots: Mapping[int, Snapshot] = field(default_factory=dict)
+    """Wanted versions that are not on disk, each with the bytes to fetch."""
+    troubles: Mapping[int | None, Trouble] = field(default_factory=dict)
+    """Version -> why it cannot be fetched; None stands for `latest` itself."""
+    remarks: tuple[Trouble, ...] = ()
+    """What is worth saying of a model that serves: changed bytes, newer versions passed over."""
+    is_certain: bool = True
+    """False while `latest` is only what it last came to, because no listing says so now."""
+
+
+def fingerprint(deployment: Deployment) -> str:
+    """Return a text that changes when what is asked of the model changes.
+
+    Descriptions and metadata are left out: to edit them is no reason to try a failed version.
+    """
+    labels = ",".join(f"{label}={version}" for label, version in sorted(deployment.labels.items()))
+    version = "latest" if deployment.version is None else deployment.version
+    return f"{deployment.source} {version} {labels} {deployment.strategy} {deployment.stop}"
+
+
+def remember_deployment(memory: ModelMemory, deployment: Deployment) -> ModelMemory:
+    """Return the memory with every failure forgotten if the deployment asks something new."""
+    desired = fingerprint(deployment)
+    if desired == memory.desired:
+        return memory
+    return replace(memory, desired=desired, load_failures={}, fetch_failures={}, refusal=None)
+
+
+def wanted_queries(
+    deployment: Deployment, local: Mapping[int, LocalVersion], memory: ModelMemory
+) -> dict[Query, bool]:
+    """Return what must be listed for the deployment, and whether that is only a re-check.
+
+    A re-check (True) compares an installed pin with its bucket and may be rare; the rest is
+    needed to go on. A pin that failed to load is needed: its bytes may be repaired any time.
+    """
+    if deployment.stop:
+        return {}
+    queries: dict[Query, bool] = {}
+    if deployment.version is None:
+        queries[Query(deployment.source)] = False
+    for version in _pins(deployment):
+        is_settled = _is_installed(local.get(version)) and version not in memory.load_failures
+        queries[Query(deployment.source, version)] = is_settled
+    return queries
+
+
+def _pins(deployment: Deployment) -> set[int]:
+    main = set() if deployment.version is None else {deployment.version}
+    return main | set(deployment.labels.values())
+
+
+def _is_installed(local: LocalVersion | None) -> bool:
+    return local is not None and local.intact and local.digest is not None
+
+
+def set_target(
+    deployment: Deployment,
+    available: Available,
+    local: Mapping[int, LocalVersion],
+    memory: ModelMemory,
+    settle_seconds: float,
+) -> Target:
+    """Resolve one deployment against the listings and the disk."""
+    troubles: dict[int | None, Trouble] = {}
+    remarks: list[Trouble] = []
+    snapshots: dict[int, Snapshot] = {}
+    main = deployment.version
+    newest: Snapshot | None = None
+    if main is None:
+        match _answer(Query(deployment.source), available, settle_seconds):
+            case Resolved(snapshot=newest, passed_over=passed_over):
+                main = newest.version
+                remarks += [_trouble(item) for item in passed_over]
+            case Trouble() as trouble:
+                troubles[None] = trouble
+                main = memory.resolved.get(deployment.source)
+            case None:
+                main = memory.resolved.get(deployment.source)
+    ready = {version for version, found in local.items() if _is_installed(found)}
+    goal = Goal(main, dict(deployment.labels), deployment.strategy)
+    for version in sorted(goal.versions):
+        found = local.get(version)
+        if newest is not None and newest.version == version:
+            answer: Resolved | Trouble | None = Resolved(newest)
+        else:
+            answer = _answer(Query(deployment.source, version), available, settle_seconds)
+        if found is None or version not in ready:
+            if isinstance(answer, Resolved):
+                snapshots[version] = answer.snapshot
+            elif answer is not None:
+                troubles[version] = answer
+        elif isinstance(answer, Resolved) and answer.snapshot.digest != found.digest:
+            if version in memory.load_failures and version not in memory.proven:
+                ready.discard(version)  # it never served: the repaired bytes may replace it
+                snapshots[version] = answer.snapshot
+            else:
+                remarks.append(_changed(deployment, version))
+    goal = replace(goal, ready=frozenset(ready))
+    is_certain = True
+    if deployment.version is None:
+        trouble_now = available.troubles.get(Query(deployment.source))
+        is_certain = newest is not None and trouble_now is None
+        if trouble_now is not None:
+            remarks.insert(0, Trouble(trouble_now.reason, trouble_now.sentence))
+    return Target(deployment, goal, snapshots, troubles, tuple(remarks), is_certain)
+
+
+def _answer(query: Query, available: Available, settle_seconds: float) -> Resolved | Trouble | None:
+    listing = available.listings.get(query)
+    if listing is None:
+        trouble = available.troubles.get(query)
+        return Trouble(trouble.reason, trouble.sentence) if trouble else None
+    resolution = resolve(query.version, listing, settle_seconds)
+    return _trouble(resolution) if isinstance(resolution, NotReady) else resolution
+
+
+def _trouble(item: NotReady) -> Trouble:
+    return Trouble(item.reason, item.sentence, item.retry_in_seconds)
+
+
+def _changed(deployment: Deployment, version: int) -> Trouble:
+    return Trouble(
+        SOURCE_CHANGED,
+        f"the objects of version {version} in {deployment.source} are others now than those"
+        " installed here; this node keeps what it has: publish new bytes under a new number",
+    )

@@ -1,0 +1,259 @@
+"""What the agent remembers of each model between ticks, and how a look at the server changes it.
+
+Status alone does not say enough: an END may be the verdict on the newest request or the trace of
+one long past, and there is no way to ask TensorFlow Serving for its config. So the agent keeps
+what it asked, when, and what it has seen since. All times are seconds of one steady clock that
+the caller passes in; none of them survives a restart.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from reconciler.model import Ask, Served, State, VersionStatus
+
+FIRST_RETRY_SECONDS = 1.0
+LAST_RETRY_SECONDS = 300.0
+LOAD_FAILED = "LoadFailed"
+MAX_PROVEN = 16
+"""Versions remembered as having served: enough for any sensible `keep`, and a bound."""
+
+STALE_SECONDS = 0.3
+"""On top of the server's poll: how long an old state may still be shown (observed up to 1.02 s at
+a poll of 1 s: poll, then the manager's tick of 100 ms)."""
+VERDICT_SECONDS = 1.0
+"""On top of the poll: after this an END that never moved is the verdict on the newest request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something that did not work, how often in a row, and when it may be tried again."""
+
+    message: str
+    attempts: int
+    noted_at: float
+    retry_at: float
+    reason: str = ""
+    digest: str = ""
+    """Which bytes failed, where that matters: other bytes may be tried at once."""
+
+
+def back_off(
+    message: str, before: Failure | None, now: float, *, reason: str = "", digest: str = ""
+) -> Failure:
+    """Return the failure after `before`: 1 s doubling to 5 min.
+
+    Jitter is the caller's matter where many nodes meet on one resource: here a pure function must
+    answer the same for the same input.
+    """
+    attempts = 1 + (before.attempts if before and before.digest == digest else 0)
+    delay = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(attempts - 1, 20))
+    return Failure(message, attempts, now, now + delay, reason, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMemory:
+    """What is remembered of one model."""
+
+    desired: str = ""
+    """Fingerprint of its deployment; another one forgets every failure."""
+    asked: Ask | None = None
+    """The entry that the server accepted last; None where its config does not name the model."""
+    since: Mapping[int, float] = field(default_factory=dict)
+    """Asked version -> since when it has been asked without a break."""
+    dropped: Mapping[int, float] = field(default_factory=dict)
+    """Version -> when it was last taken out of the config."""
+    progressed: frozenset[int] = frozenset()
+    """Asked versions that have moved (START to UNLOADING) since they were asked."""
+    available: frozenset[int] = frozenset()
+    """Versions that answered requests at the last look."""
+    proven: tuple[int, ...] = ()
+    """Versions that have served here, the latest last."""
+    good: Ask | None = None
+    """The last entry that was seen to work as a whole: what a restart may rely on."""
+    load_failures: Mapping[int, Failure] = field(default_factory=dict)
+    fetch_failures: Mapping[int, Failure] = field(default_factory=dict)
+    refusal: Failure | None = None
+    """The server's refusal of a config because of this model."""
+    resolved: Mapping[str, int] = field(default_factory=dict)
+    """Source -> what `latest` last came to, for the time when the bucket cannot be asked."""
+    nudges: int = 0
+    """How often in a row the server was reminded of a version that it does not mention."""
+    nudged_at: float = 0.0
+
+    def has_failed(self, version: int) -> bool:
+        """Whether the newest try of the version failed; one that was just asked again has not."""
+        failure = self.load_failures.get(version)
+        return failure is not None and failure.noted_at >= self.since.get(version, -math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is remembered of everything."""
+
+    models: Mapping[str, ModelMemory] = field(default_factory=dict)
+    connection: int | None = None
+    """The connection to which `asked` belongs; None when the server's config is not known."""
+    confirmed: bool = False
+    """Whether a reload was accepted on that connection."""
+    reload_started_at: float | None = None
+    """When the one outstanding reload was sent."""
+    reload_failure: Failure | None = None
+
+    def of(self, model: str) -> ModelMemory:
+        """Return what is known of `model`, which may be nothing."""
+        return self.models.get(model, _NOTHING)
+
+    @property
+    def asked_config(self) -> dict[str, Ask]:
+        """The whole config as the server accepted it."""
+        return {model: known.asked for model, known in self.models.items() if known.asked}
+
+    def with_model(self, model: str, remembered: ModelMemory) -> "Memory":
+        """Return this memory with one model's part replaced."""
+        return replace(self, models={**self.models, model: remembered})
+
+
+_NOTHING = ModelMemory()
+
+
+def is_active(status: VersionStatus | None) -> bool:
+    """Whether the server still holds something of this version."""
+    return status is not None and State.UNKNOWN < status.state < State.END
+
+
+def is_available(status: VersionStatus | None) -> bool:
+    """Whether the version answers requests."""
+    return status is not None and status.state == State.AVAILABLE
+
+
+def observe(memory: Memory, served: Served, now: float, poll_seconds: float) -> Memory:
+    """Return the memory after one look at the server."""
+    if served.connection != memory.connection:
+        memory = _adopt(memory, served, now)
+    models = dict(memory.models)
+    for model, seen in served.models.items():
+        models[model] = _observe_model(memory.of(model), seen, now, poll_seconds)
+    return replace(memory, models=models)
+
+
+def _adopt(memory: Memory, served: Served, now: float) -> Memory:
+    """Begin again on a new connection: the server may have restarted with another config.
+
+    What it holds now is taken for what it was asked, and a reload that says so is sent before
+    anything else is concluded. A version that was being loaded when the connection broke may be
+    what broke it, so it waits its back-off before it is asked again.
+    """
+    models = {}
+    for model in memory.models.keys() | served.models.keys():
+        before = memory.of(model)
+        seen = served.models.get(model, {})
+        held = frozenset(version for version, status in seen.items() if is_active(status))
+        failures = dict(before.load_failures)
+        if memory.connection is not None and before.asked is not None:
+            for version in before.asked.versions - before.available - frozenset(before.proven):
+                if not is_active(seen.get(version)):
+                    failures[version] = back_off(
+                        "TensorFlow Serving stopped while it loaded this version",
+                        failures.get(version),
+                        now,
+                        reason=LOAD_FAILED,
+                    )
+        source = before.asked or before.good
+        labels = {
+            label: version
+            for label, version in (source.labels if source else {}).items()
+            if is_available(seen.get(version))
+        }
+        models[model] = replace(
+            before,
+            asked=Ask(held, labels) if held else None,
+            since=dict.fromkeys(held, now),
+            dropped={},
+            progressed=held,
+            load_failures=failures,
+            nudges=0,
+        )
+    return replace(
+        memory,
+        models=models,
+        connection=served.connection,
+        confirmed=False,
+        reload_started_at=None,
+        reload_failure=None,
+    )
+
+
+def _observe_model(
+    memory: ModelMemory, seen: Mapping[int, VersionStatus], now: float, poll_seconds: float
+) -> ModelMemory:
+    asked = memory.asked.versions if memory.asked else frozenset()
+    available = frozenset(version for version, status in seen.items() if is_available(status))
+    progressed = memory.progressed | {v for v in asked if is_active(seen.get(v))}
+    failures = dict(memory.load_failures)
+    for version in asked:
+        status = seen.get(version)
+        since = memory.since.get(version, now)
+        if is_available(status):
+            failures.pop(version, None)
+        elif status is not None and status.state == State.END and status.code != "OK":
+            is_verdict = version in progressed or now - since >= poll_seconds + VERDICT_SECONDS
+            noted = failures.get(version)
+            if is_verdict and not memory.has_failed(version):
+                message = f"{status.code}: {status.message}"
+                failures[version] = back_off(message, noted, now, reason=LOAD_FAILED)
+    proven = memory.proven
+    for version in sorted((available & asked) - memory.available):
+        proven = (*(v for v in proven if v != version), version)[-MAX_PROVEN:]
+    memory = replace(memory, progressed=progressed, load_failures=failures)
+    is_answered = bool(asked) and all(v in available or memory.has_failed(v) for v in asked)
+    return replace(
+        memory,
+        available=available,
+        proven=proven,
+        nudges=0 if is_answered else memory.nudges,
+        good=_good(memory, available),
+    )
+
+
+def _good(memory: ModelMemory, available: frozenset[int]) -> Ask | None:
+    """Return the entry that a restart may rely on: the part of what was asked that answers.
+
+    While nothing of it answers (a `recreate` between its two halves, a server that starts), the
+    entry before it stays.
+    """
+    if memory.asked is None:
+        return memory.good
+    versions = memory.asked.versions & available
+    if not versions:
+        return memory.good
+    labels = {
+        label: version for label, version in memory.asked.labels.items() if version in versions
+    }
+    return Ask(versions, labels)
+
+
+def accept(
+    memory: Memory, config: Mapping[str, Ask], reminders: frozenset[str], now: float
+) -> Memory:
+    """Return the memory after the server took `config`, wholly or as far as its models load."""
+    models = {}
+    for model in memory.models.keys() | config.keys():
+        before = memory.of(model)
+        asked = config.get(model)
+        old = before.asked.versions if before.asked else frozenset()
+        new = asked.versions if asked else frozenset()
+        dropped = {v: at for v, at in before.dropped.items() if v not in new}
+        models[model] = replace(
+            before,
+            asked=asked,
+            since={v: before.since[v] if v in old and v in before.since else now for v in new},
+            dropped=dropped | dict.fromkeys(old - new, now),
+            progressed=before.progressed & new & old,
+            refusal=None if asked != before.asked else before.refusal,
+            nudges=before.nudges + (model in reminders),
+            nudged_at=now if model in reminders else before.nudged_at,
+        )
+    return replace(
+        memory, models=models, confirmed=True, reload_started_at=None, reload_failure=None
+    )

@@ -1,0 +1,250 @@
+"""What to tell a person about one deployment: its phase, the reason in a word, and a sentence.
+
+Read top down: the first thing that stands between the deployment and what it asks for is the
+reason. Nothing here decides anything; the same facts that made the steps make the words.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reconciler.model import Deployment, Outcome, Phase, Problem, Progress, VersionStatus
+from reconciler.planning.goals import Target, Trouble
+from reconciler.planning.memory import Failure, ModelMemory, is_active, is_available
+
+SERVING = "Serving"
+STOPPED = "Stopped"
+UNLOADING = "Unloading"
+LISTING = "Listing"
+DOWNLOADING = "Downloading"
+LOADING = "Loading"
+WAITING = "Waiting"
+MOVING_LABELS = "MovingLabels"
+NO_ANSWER = "NoAnswer"
+RELOAD_REFUSED = "ReloadRefused"
+INVALID_CONFIG = "InvalidConfig"
+SERVER_UNREACHABLE = "ServerUnreachable"
+
+TROUBLES_THAT_PASS = frozenset({"Settling"})
+"""Reasons that go away by waiting: they leave a deployment Deploying, not Failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Everything that can be said of one model now."""
+
+    memory: ModelMemory
+    seen: Mapping[int, VersionStatus]
+    now: float
+    unreachable: str | None = None
+    """Why TensorFlow Serving does not answer, if it does not."""
+    broken: Problem | None = None
+    """Why the newest text of the deployment is not followed."""
+    refused: Mapping[int, Trouble] | None = None
+    """Versions that the plan does not fetch: no room, over the quota."""
+    progress: Mapping[int, Progress] | None = None
+
+    @property
+    def serving(self) -> tuple[int, ...]:
+        """The versions that answer, as far as is known."""
+        if self.unreachable:
+            return ()
+        return tuple(sorted(v for v, status in self.seen.items() if is_available(status)))
+
+
+def describe(target: Target, sight: Sight) -> Outcome:
+    """Return the outcome of one deployment."""
+    deployment = target.deployment
+    verdict = (
+        _broken(sight)
+        or (_stopping(deployment, sight) if deployment.stop else None)
+        or _unreachable(target, sight)
+        or _deployed(target, sight)
+        or _in_the_way(target, sight)
+        or _under_way(target, sight)
+    )
+    return _outcome(deployment, target.goal.main, verdict, sight)
+
+
+def describe_leaving(model: str, group: str, held_because: str | None, sight: Sight) -> Outcome:
+    """Return the outcome of a model that left the config repo."""
+    deployment = Deployment(model, group, path="", source="")
+    if held_because:
+        sentence = f"left the config repo, but goes on serving: {held_because}"
+        verdict = _Verdict(Phase.STOPPING, "RemovalsHeld", sentence)
+    else:
+        verdict = _Verdict(Phase.STOPPING, UNLOADING, "left the config repo and is being removed")
+    return _outcome(deployment, None, verdict, sight)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    phase: Phase
+    reason: str
+    sentence: str
+    error: str | None = None
+    retry_in_seconds: float | None = None
+    progress: Progress | None = None
+
+
+def _outcome(
+    deployment: Deployment, wanted: int | None, verdict: _Verdict, sight: Sight
+) -> Outcome:
+    asked = sight.memory.asked
+    return Outcome(
+        deployment=deployment,
+        phase=verdict.phase,
+        reason=verdict.reason,
+        sentence=verdict.sentence,
+        wanted=wanted,
+        serving=sight.serving,
+        labels=asked.labels if asked and not sight.unreachable else {},
+        progress=verdict.progress,
+        last_error=verdict.error,
+        retry_in_seconds=verdict.retry_in_seconds,
+    )
+
+
+def _broken(sight: Sight) -> _Verdict | None:
+    if sight.broken is None:
+        return None
+    sentence = f"{sight.broken}{_meanwhile(sight)}"
+    return _Verdict(Phase.FAILED, INVALID_CONFIG, sentence, str(sight.broken))
+
+
+def _stopping(deployment: Deployment, sight: Sight) -> _Verdict:
+    if sight.unreachable:
+        return _Verdict(Phase.STOPPING, SERVER_UNREACHABLE, sight.unreachable)
+    if any(is_active(status) for status in sight.seen.values()):
+        return _Verdict(Phase.STOPPING, UNLOADING, "stop: true; it is being unloaded")
+    return _Verdict(Phase.STOPPED, STOPPED, f"stop: true in {deployment.path}")
+
+
+def _unreachable(target: Target, sight: Sight) -> _Verdict | None:
+    if sight.unreachable is None:
+        return None
+    fetch = _in_the_way(target, sight) or _fetching(target, sight)
+    return fetch or _Verdict(Phase.DEPLOYING, SERVER_UNREACHABLE, sight.unreachable)
+
+
+def _deployed(target: Target, sight: Sight) -> _Verdict | None:
+    main = target.goal.main
+    asked = sight.memory.asked
+    if main is None or main not in sight.serving or asked is None:
+        return None
+    if dict(asked.labels) != dict(target.goal.labels):
+        return None
+    sentence = f"serves version {main}"
+    if asked.labels:
+        sentence += ", labels " + ", ".join(f"{k}={v}" for k, v in sorted(asked.labels.items()))
+    if max(sight.serving) > main and max(sight.serving) in target.goal.versions:
+        sentence += (
+            f"; requests without version or label go to {max(sight.serving)}, the highest one"
+            " loaded: callers that want the stable one must name its label"
+        )
+    trouble = next(iter(target.remarks), None) or target.troubles.get(None)
+    if trouble is not None:
+        return _Verdict(Phase.DEPLOYED, trouble.reason, f"{sentence}; {trouble.sentence}")
+    return _Verdict(Phase.DEPLOYED, SERVING, sentence)
+
+
+def _in_the_way(target: Target, sight: Sight) -> _Verdict | None:
+    memory = sight.memory
+    main = target.goal.main
+    if main is None:
+        trouble = target.troubles.get(None)
+        return _from_trouble(trouble, sight) if trouble else None
+    for version in sorted(target.goal.versions, key=lambda version: version != main):
+        if version in target.goal.ready:
+            if failure := memory.load_failures.get(version):
+                if version in sight.serving:
+                    continue
+                is_retrying = memory.asked and version in memory.asked.versions
+                if not (is_retrying and not memory.has_failed(version)):
+                    what = f"version {version} failed to load: {failure.message}"
+                    return _from_failure(what, failure, sight)
+            continue
+        if trouble := (sight.refused or {}).get(version) or target.troubles.get(version):
+            return _from_trouble(trouble, sight)
+        snapshot = target.snapshots.get(version)
+        failure = memory.fetch_failures.get(version)
+        is_same = failure and snapshot and failure.digest == snapshot.digest
+        if failure and is_same and version not in (sight.progress or {}):
+            return _from_failure(failure.message, failure, sight)
+    if memory.refusal is not None:
+        what = f"TensorFlow Serving refused the config: {memory.refusal.message}"
+        return _from_failure(what, memory.refusal, sight)
+    return None
+
+
+def _under_way(target: Target, sight: Sight) -> _Verdict:
+    memory = sight.memory
+    if fetching := _fetching(target, sight):
+        return fetching
+    main = target.goal.main
+    asked = memory.asked.versions if memory.asked else frozenset()
+    pending = sorted(v for v in target.goal.versions if v not in sight.serving)
+    if memory.nudges > 1:
+        return _Verdict(
+            Phase.FAILED,
+            NO_ANSWER,
+            f"TensorFlow Serving accepted version {_join(pending)} and says nothing of it; it is"
+            " reminded every minute. Check that it sees the same models folder"
+            " (RECONCILER_SERVING_MODELS_DIR) and that no folder of a configured model is missing;"
+            f" else restart it{_meanwhile(sight)}",
+        )
+    if not pending:
+        return _Verdict(Phase.DEPLOYING, MOVING_LABELS, f"moves labels{_meanwhile(sight)}")
+    if set(pending) & asked:
+        return _Verdict(
+            Phase.DEPLOYING, LOADING, f"loads version {_join(pending)}{_meanwhile(sight)}"
+        )
+    return _Verdict(
+        Phase.DEPLOYING,
+        WAITING,
+        f"version {main} is on disk and waits for its turn to be loaded{_meanwhile(sight)}",
+    )
+
+
+def _fetching(target: Target, sight: Sight) -> _Verdict | None:
+    main = target.goal.main
+    if main is None:
+        sentence = f"lists {target.deployment.source}{_meanwhile(sight)}"
+        return _Verdict(Phase.DEPLOYING, LISTING, sentence)
+    missing = sorted(target.goal.versions - target.goal.ready)
+    if not missing:
+        return None
+    if not any(version in target.snapshots for version in missing):
+        sentence = f"lists {target.deployment.source} for version {_join(missing)}"
+        return _Verdict(Phase.DEPLOYING, LISTING, sentence + _meanwhile(sight))
+    running = [p for version, p in (sight.progress or {}).items() if version in missing]
+    progress = None
+    if running:
+        progress = Progress(sum(p.done_bytes for p in running), sum(p.total_bytes for p in running))
+    sentence = f"downloads version {_join(missing)}{_meanwhile(sight)}"
+    return _Verdict(Phase.DEPLOYING, DOWNLOADING, sentence, progress=progress)
+
+
+def _from_trouble(trouble: Trouble, sight: Sight) -> _Verdict:
+    phase = Phase.DEPLOYING if trouble.reason in TROUBLES_THAT_PASS else Phase.FAILED
+    error = None if phase is Phase.DEPLOYING else trouble.sentence
+    sentence = trouble.sentence + _meanwhile(sight)
+    return _Verdict(phase, trouble.reason, sentence, error, trouble.retry_in_seconds)
+
+
+def _from_failure(what: str, failure: Failure, sight: Sight) -> _Verdict:
+    retry_in_seconds = max(0.0, failure.retry_at - sight.now)
+    return _Verdict(
+        Phase.FAILED, failure.reason, what + _meanwhile(sight), failure.message, retry_in_seconds
+    )
+
+
+def _meanwhile(sight: Sight) -> str:
+    if sight.unreachable:
+        return ""
+    if not sight.serving:
+        return "; nothing of this model is served meanwhile"
+    return f"; version {_join(sight.serving)} goes on serving"
+
+
+def _join(versions: tuple[int, ...] | list[int]) -> str:
+    return " and ".join(str(version) for version in versions)

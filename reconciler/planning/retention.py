@@ -1,0 +1,110 @@
+"""What may go: whole models that left git, and versions that nothing needs any more.
+
+Nothing is removed on doubt. A removal that turns out wrong cannot be taken back by a revert, so
+each rule here errs on the side of a fuller disk.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reconciler.model import Desired, LocalVersion, Policy, VersionStatus
+from reconciler.planning.memory import Memory, ModelMemory, is_active
+from reconciler.planning.rollout import Goal
+
+REMOVALS_HELD = "RemovalsHeld"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Models that are here and not in git, and why they must stay, if they must."""
+
+    models: tuple[str, ...]
+    held_because: str | None = None
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The models that stay although git does not name them."""
+        return self.models if self.held_because else ()
+
+    @property
+    def going(self) -> tuple[str, ...]:
+        """The models that may be unloaded and then deleted."""
+        return () if self.held_because else self.models
+
+
+def find_leaving(
+    desired: Desired,
+    memory: Memory,
+    local: Mapping[str, Mapping[int, LocalVersion]],
+    doubt: str | None,
+) -> Leaving:
+    """Return the models that left the config repo; `doubt` is a sentence that holds them all."""
+    managed = {model for model, known in memory.models.items() if known.asked or known.good}
+    managed |= {
+        model
+        for model, versions in local.items()
+        if any(found.digest is not None for found in versions.values())
+    }
+    wanted = {deployment.model for deployment in desired.deployments} | set(desired.broken)
+    leaving = tuple(sorted(managed - wanted))
+    if not leaving:
+        return Leaving(())
+    return Leaving(leaving, doubt or _find_objection(desired, len(leaving), len(managed)))
+
+
+def _find_objection(desired: Desired, leaving: int, managed: int) -> str | None:
+    if desired.group is None:
+        return (
+            f"no group names node {desired.node!r}; add it to groups/*.yaml, or give the agent the"
+            " name that stands there (RECONCILER_NODE)"
+        )
+    if desired.problems:
+        return f"the config repo has a mistake ({desired.problems[0]}); mend it first"
+    if not desired.deployments:
+        if desired.policy.allow_empty:
+            return None
+        return (
+            f"commit {desired.commit.id[:8]} leaves this node with no model at all; if that is"
+            " meant, set allow_empty: true in fleet.yaml"
+        )
+    cap = _removal_cap(desired.policy, managed)
+    if leaving > cap:
+        return (
+            f"commit {desired.commit.id[:8]} removes {leaving} of {managed} models at once, more"
+            f" than max_removals allows ({cap}); if that is meant, raise it in fleet.yaml"
+        )
+    return None
+
+
+def _removal_cap(policy: Policy, managed: int) -> int:
+    if policy.max_removals < 1:
+        return max(1, int(managed * policy.max_removals))
+    return int(policy.max_removals)
+
+
+def removable_versions(
+    local: Mapping[int, LocalVersion],
+    memory: ModelMemory,
+    seen: Mapping[int, VersionStatus],
+    goal: Goal | None,
+    keep: int,
+) -> tuple[int, ...]:
+    """Return the versions of one model that may be deleted, lowest first.
+
+    Kept are: what is wanted or labelled, what the server holds or is asked for, the last entry
+    that worked, and the last `keep` others that served. `goal` is None for a model that left git,
+    of which only what the server still holds is kept. Folders that this reconciler did not
+    install are never deleted.
+    """
+    asked = memory.asked.versions if memory.asked else frozenset()
+    needed = asked | {version for version, status in seen.items() if is_active(status)}
+    if goal is not None:
+        good = memory.good.versions if memory.good else frozenset()
+        needed |= goal.versions | good
+        previous = [version for version in reversed(memory.proven) if version not in goal.versions]
+        needed |= frozenset(previous[:keep])
+        if goal.main is None or goal.main not in memory.available:
+            # Until the successor answers, what served last is what a failure falls back on.
+            needed |= frozenset(previous[: max(keep, 1)])
+    ours = (version for version, found in local.items() if found.digest is not None)
+    return tuple(sorted(version for version in ours if version not in needed))

@@ -1,0 +1,86 @@
+"""models.config: TensorFlow Serving's config in its text form, and the same thing as a message.
+
+The file holds what a restarted server comes up with, so it is replaced by rename: a server reads
+it through a memory map, and a file cut short under it would kill the process.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from reconciler.files import write_atomically
+from reconciler.model import Ask, ServerConfig
+from reconciler.serving.protocol.control_pb2 import ModelServerConfig
+
+PLATFORM = "tensorflow"
+_MAX_CONFIG_BYTES = 16 * 1024 * 1024
+_HEADER = (
+    "# Written by reconciler; changes by hand are overwritten. Change the config repo instead.\n"
+)
+
+
+def to_message(config: ServerConfig, base: str) -> ModelServerConfig:
+    """Return the message for `config`, with every model's folder under `base`.
+
+    The list is always present, also when it is empty: a server that is started from a config
+    without one never takes a reload properly.
+    """
+    message = ModelServerConfig()
+    message.model_config_list.SetInParent()
+    for model, ask in sorted(config.items()):
+        entry = message.model_config_list.config.add()
+        entry.name = model
+        entry.base_path = f"{base}/{model}"
+        entry.model_platform = PLATFORM
+        entry.model_version_policy.specific.versions.extend(sorted(ask.versions))
+        if not ask.versions:
+            entry.model_version_policy.specific.SetInParent()
+        for label, version in sorted(ask.labels.items()):
+            entry.version_labels[label] = version
+    return message
+
+
+def render(config: ServerConfig, base: str) -> str:
+    """Return the text of models.config."""
+    return _HEADER + text_format.MessageToString(to_message(config, base))
+
+
+def parse(text: str) -> ServerConfig | None:
+    """Return what a models.config says, written by whomever; None when it cannot be parsed.
+
+    A model whose policy names no versions (`latest`, `all`) comes back with an empty set.
+    """
+    message = ModelServerConfig()
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError:
+        return None
+    config: dict[str, Ask] = {}
+    for entry in message.model_config_list.config:
+        versions = frozenset(entry.model_version_policy.specific.versions)
+        config[entry.name] = Ask(versions, dict(entry.version_labels))
+    return config
+
+
+def write_config(path: Path, config: Mapping[str, Ask], base: str) -> None:
+    """Replace the file at `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, render(config, base).encode())
+
+
+def read_text(path: Path) -> str | None:
+    """Return the text of the file at `path`; None where there is none or it is no such file."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_CONFIG_BYTES + 1)
+        return None if len(content) > _MAX_CONFIG_BYTES else content.decode()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def read_own(path: Path, base: str) -> ServerConfig | None:
+    """Return the config in the file at `path` if it is word for word what we would write."""
+    text = read_text(path)
+    config = parse(text) if text is not None else None
+    return config if config is not None and render(config, base) == text else None
