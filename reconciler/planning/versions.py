@@ -46,7 +46,8 @@ def group_versions(
 ) -> Listing:
     """Sort a source's files, with paths such as `42/saved_model.pb`, into its versions.
 
-    `unfit` maps paths that the source itself cannot hand out to the reason. Placeholders for folders (names that end in `/`) and names outside any version are ignored.
+    `unfit` maps paths that the source itself cannot hand out to the reason. Placeholders for
+    folders (names that end in `/`) and names outside any version are ignored.
     Of two folders for one version (`0002` and `2`) the later in byte order counts, as for
     TensorFlow Serving.
     """
@@ -124,8 +125,8 @@ def _find_clash(paths: list[str]) -> str | None:
             other = spelled.setdefault(name.casefold(), name)
             if other != name:
                 return (
-                    f"the object names {show_name(other)} and {show_name(name)} differ only in the case"
-                    " of letters"
+                    f"the object names {show_name(other)} and {show_name(name)} differ only in"
+                    " the case of letters"
                 )
             if end < len(parts):
                 folders.add(name)

@@ -1,0 +1,121 @@
+"""Models in a folder: NFS mounts, and everything that should run without a bucket.
+
+The same interface as Cloud Storage, with what a file system knows: the modification time in
+nanoseconds stands in for the generation, and there is no checksum until the bytes are read.
+A file counts as written at its change time (ctime), because `cp -a` and rsync set the
+modification time back to that of the original while they are still copying.
+"""
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from reconciler.errors import SourceError
+from reconciler.model import Listing, Query, Snapshot, StoredFile
+from reconciler.planning.versions import MAX_FILES, group_versions, parse_version, show_name
+from reconciler.sources.source import SourceChangedError, TransientReadError, describe_change
+
+_BUFFER_BYTES = 1024 * 1024
+_MAX_ENTRIES = 1_000_000
+
+
+class FileSource:
+    """Every folder that this node can see; the URL in the query says which."""
+
+    def list(self, query: Query) -> Listing:
+        """Return the versions in the query's folder; a pin walks only its own."""
+        top = split_file_url(query.source)
+        files: list[StoredFile] = []
+        unfit: dict[str, str] = {}
+        read_at_seconds = time.time()
+        try:
+            for entry in os.scandir(top):
+                version = parse_version(entry.name)
+                if version is not None and query.version in (None, version):
+                    _walk(top, entry, files, unfit)
+        except FileNotFoundError as error:
+            missing = Path(error.filename or top)
+            if missing == top:
+                raise SourceError(f"{query.source} does not exist", "FolderNotFound") from error
+            raise SourceError(
+                f"{query.source} changed while it was listed; it is listed again", "ListingFailed"
+            ) from error
+        except PermissionError as error:
+            raise SourceError(
+                f"{error.filename} of {query.source} may not be read by this user", "Forbidden"
+            ) from error
+        except OSError as error:
+            raise SourceError(
+                f"listing {query.source} failed: {error.strerror}", "ListingFailed"
+            ) from error
+        return group_versions(query, files, read_at_seconds, unfit)
+
+    async def read(
+        self, snapshot: Snapshot, file: StoredFile, start: int, end: int
+    ) -> AsyncGenerator[bytes]:
+        """Yield a range of one file, provided it is still the one that was listed."""
+        path = split_file_url(snapshot.source) / snapshot.folder / file.path
+        for offset in range(start, end, _BUFFER_BYTES):
+            length = min(_BUFFER_BYTES, end - offset)
+            yield await asyncio.to_thread(_read_piece, path, snapshot, file, offset, length)
+
+
+def split_file_url(url: str) -> Path:
+    """Return the folder that a `file://` URL names; raises SourceError for anything else."""
+    parts = urlsplit(url)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path:
+        raise SourceError(f"{url!r} is not of the form file:///folder", "BadSource")
+    return Path(unquote(parts.path))
+
+
+def _walk(
+    top: Path, first: "os.DirEntry[str]", files: list[StoredFile], unfit: dict[str, str]
+) -> None:
+    """Append the files under one version; links and devices are noted as unfit."""
+    pending = [first]
+    while pending:
+        entry = pending.pop()
+        path = os.path.relpath(entry.path, top)
+        status = entry.stat(follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            with os.scandir(entry.path) as entries:
+                pending.extend(entries)
+        else:
+            # A file's own generation: the size changes with it or the time does.
+            files.append(
+                StoredFile(path, status.st_size, status.st_mtime_ns, None, status.st_ctime)
+            )
+            if not stat.S_ISREG(status.st_mode):
+                kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a file"
+                unfit[path] = f"{show_name(path)} is {kind}; copy the file itself there"
+        if len(files) + len(pending) > _MAX_ENTRIES:
+            raise SourceError(
+                f"{top} holds more than {_MAX_ENTRIES:,} files; a model has at most {MAX_FILES:,}",
+                "ListingFailed",
+            )
+
+
+def _read_piece(
+    path: Path, snapshot: Snapshot, file: StoredFile, offset: int, length: int
+) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            piece = os.pread(descriptor, length, offset)
+            # Looked at after the read: a write in between would have moved the time.
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError as error:
+        raise SourceChangedError(describe_change(snapshot, file)) from error
+    except PermissionError as error:
+        raise SourceError(f"{path} may not be read by this user", "Forbidden") from error
+    except OSError as error:
+        raise TransientReadError(f"reading {path} failed: {error.strerror}") from error
+    if (status.st_mtime_ns, status.st_size) != (file.generation, file.size_bytes):
+        raise SourceChangedError(describe_change(snapshot, file))
+    return piece
