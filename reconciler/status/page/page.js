@@ -240,7 +240,8 @@ function rowView(item) {
 
 function versionsView(item) {
   const serving = item.serving_versions.join(", ") || "none";
-  const wanted = item.leaving || item.stop ? "none" : String(item.wanted_version ?? "?");
+  const wanted = item.phase === "Deployed" ? serving
+    : item.leaving || item.stop ? "none" : String(item.wanted_version ?? "?");
   const labels = Object.entries(item.labels).map(([label, version]) => `${label} ${version}`);
   return [
     serving === wanted

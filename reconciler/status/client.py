@@ -1,0 +1,138 @@
+"""Asks another node for its status, as little trusting as one should be of the network.
+
+The answer is bounded in size and time, and held against the schema, so that whoever shows it need
+not ask whether a key is there.
+"""
+
+import http.client
+import json
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import jsonschema
+
+from reconciler.errors import ReconcilerError
+from reconciler.resources import data_folder
+from reconciler.status.report import Json
+
+_MAX_BODY_BYTES = 16 * 1024 * 1024
+_CHUNK_BYTES = 64 * 1024
+
+
+class StatusError(ReconcilerError):
+    """No status could be had from a URL."""
+
+    reason = "NoStatus"
+
+
+def fetch_status(url: str, deadline_seconds: float) -> bytes:
+    """Return the body of the node's /status; raises StatusError with a sentence."""
+    place = _parse_url(url)
+    try:
+        code, body = _get(place, time.monotonic() + deadline_seconds)
+    except TimeoutError:
+        raise StatusError(
+            f"{place} did not answer within {deadline_seconds:g} s; is the agent running there?"
+        ) from None
+    except (OSError, UnicodeError, http.client.HTTPException) as error:
+        words = str(error) or type(error).__name__
+        raise StatusError(f"{place} cannot be asked: {printable(words)}") from None
+    if code != http.client.OK:
+        raise StatusError(f"{place} answered {code}: {_error_in(body)}")
+    return body
+
+
+def parse_status(body: bytes) -> Json:
+    """Return the status in `body`; raises StatusError where it is not one."""
+    schema = json.loads((data_folder("schema") / "status.schema.json").read_bytes())
+    try:
+        report: Json = json.loads(body)
+        jsonschema.Draft202012Validator(schema).validate(report)
+    except (ValueError, RecursionError):
+        raise StatusError(
+            "the answer is not JSON; does the URL lead to a reconciler's status endpoint?"
+        ) from None
+    except jsonschema.ValidationError as error:
+        raise StatusError(
+            f"the answer is not a reconciler's status: at {error.json_path},"
+            f" {printable(error.message[:200])}"
+        ) from None
+    return report
+
+
+def printable(text: str) -> str:
+    """Return `text` without what would steer a terminal: it came from commits and servers."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where to ask; says itself without what else the URL held."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{self.path}"
+
+
+def _parse_url(url: str) -> _Place:
+    # The URL itself stays out of the messages: someone may have put a password into it.
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not parts.hostname.isascii():
+        raise StatusError("this is not a URL of a node; write it as http://host:port")
+    if parts.username is not None or parts.password is not None or parts.query:
+        raise StatusError(
+            "the URL has a user name, password or query in it, which the status endpoint does not"
+            " take; write it as http://host:port"
+        )
+    default_port = 443 if parts.scheme == "https" else 80
+    path = parts.path.rstrip("/").removesuffix("/status") + "/status"
+    if not path.isascii() or not path.isprintable() or " " in path:
+        raise StatusError("the URL's path has characters in it that no URL has")
+    return _Place(parts.scheme, parts.hostname, port or default_port, path)
+
+
+def _get(place: _Place, end: float) -> tuple[int, bytes]:
+    """Ask once; redirects are not followed. Raises TimeoutError when `end` (monotonic) is past."""
+    kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
+    connection = kind(place.host, place.port, timeout=_left(end))
+    try:
+        connection.request("GET", place.path, headers={"accept": "application/json"})
+        response = connection.getresponse()
+        body = bytearray()
+        while chunk := response.read1(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > _MAX_BODY_BYTES:
+                raise StatusError(f"{place} answered with more than 16 MiB, which no status is")
+            # The timeout of a socket is per read; a body that drips must not outlive the deadline.
+            if connection.sock is not None:
+                connection.sock.settimeout(_left(end))
+            _left(end)
+        if response.length:
+            raise http.client.IncompleteRead(bytes(body), response.length)
+        return response.status, bytes(body)
+    finally:
+        connection.close()
+
+
+def _left(end: float) -> float:
+    seconds = end - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds
+
+
+def _error_in(body: bytes) -> str:
+    try:
+        return printable(str(json.loads(body)["error"])[:500])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "which is not how a reconciler's status endpoint answers"
