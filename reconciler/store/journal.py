@@ -1,0 +1,75 @@
+"""The journal of a download: which chunks were written, with the crc32c of each.
+
+One line is appended after a chunk has been written, without fsync. That is enough: after a kill,
+or a power cut, a chunk counts only if the bytes on disk still have the journal's checksum, so a
+line too many costs a read and a line too few costs one chunk.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_MAX_BYTES = 64 * 1024 * 1024
+_NAME = "journal"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A range of one file; `file` is its number in the snapshot's order."""
+
+    file: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What a staging folder's journal says: the snapshot's digest and each chunk's crc32c."""
+
+    digest: str
+    chunks: Mapping[Chunk, int]
+
+    @property
+    def bytes(self) -> int:
+        """How much of the snapshot has been written."""
+        return sum(chunk.end - chunk.start for chunk in self.chunks)
+
+
+def start_journal(staging: Path, digest: str) -> None:
+    """Begin an empty journal."""
+    (staging / _NAME).write_text(json.dumps({"digest": digest}) + "\n")
+
+
+def append_chunk(staging: Path, chunk: Chunk, crc: int) -> None:
+    """Note that a chunk has been written; of two notes on one chunk the later counts."""
+    line = f"{chunk.file} {chunk.start} {chunk.end} {crc}\n".encode()
+    descriptor = os.open(staging / _NAME, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+
+
+def read_journal(staging: Path) -> Journal | None:
+    """Return the journal of a staging folder, None when it has no usable one.
+
+    Lines that a crash tore are left out.
+    """
+    path = staging / _NAME
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            return None
+        head, *lines = path.read_text().splitlines()
+        digest = str(json.loads(head)["digest"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    chunks: dict[Chunk, int] = {}
+    for line in lines:
+        try:
+            file, start, end, crc = map(int, line.split(" "))
+        except ValueError:
+            continue
+        chunks[Chunk(file, start, end)] = crc
+    return Journal(digest, chunks)

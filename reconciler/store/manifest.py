@@ -1,0 +1,51 @@
+"""The manifest of an installed version: what it must consist of, for as long as it is there.
+
+It is what tells a version that this reconciler put there from a folder that someone copied in,
+and what the files are held against at every start.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from reconciler.files import write_atomically
+from reconciler.model import StoredFile
+
+_MAX_BYTES = 128 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What was installed, from where and when; every file has its crc32c."""
+
+    source: str
+    digest: str
+    installed_at_seconds: float
+    files: tuple[StoredFile, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Sum of all files."""
+        return sum(file.size_bytes for file in self.files)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Put a manifest in place, making the folder for it."""
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, json.dumps(asdict(manifest), indent=1).encode())
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Return the manifest at `path`; None when there is none that can be read.
+
+    A torn or foreign file counts as none: its version is then not vouched for, and is checked
+    byte by byte against the source before it is used.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            return None
+        loaded = json.loads(path.read_bytes())
+        files = tuple(StoredFile(**file) for file in loaded.pop("files"))
+        return Manifest(**loaded, files=files)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
