@@ -8,7 +8,6 @@ modification time back to that of the original while they are still copying.
 
 import asyncio
 import os
-import stat
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -20,7 +19,6 @@ from reconciler.planning.versions import MAX_FILES, group_versions, parse_versio
 from reconciler.sources.source import SourceChangedError, TransientReadError, describe_change
 
 _BUFFER_BYTES = 1024 * 1024
-_MAX_ENTRIES = 1_000_000
 
 
 class FileSource:
@@ -33,10 +31,14 @@ class FileSource:
         unfit: dict[str, str] = {}
         read_at_seconds = time.time()
         try:
-            for entry in os.scandir(top):
-                version = parse_version(entry.name)
+            with os.scandir(top) as entries:
+                names = [entry.name for entry in entries if entry.is_dir()]
+            for name in names:
+                version = parse_version(name)
                 if version is not None and query.version in (None, version):
-                    _walk(top, entry, files, unfit)
+                    found, unfit_found = walk_folder(top / name, f"{name}/")
+                    files += found
+                    unfit |= unfit_found
         except FileNotFoundError as error:
             missing = Path(error.filename or top)
             if missing == top:
@@ -72,31 +74,32 @@ def split_file_url(url: str) -> Path:
     return Path(unquote(parts.path))
 
 
-def _walk(
-    top: Path, first: "os.DirEntry[str]", files: list[StoredFile], unfit: dict[str, str]
-) -> None:
-    """Append the files under one version; links and devices are noted as unfit."""
-    pending = [first]
+def walk_folder(folder: Path, prefix: str = "") -> tuple[list[StoredFile], dict[str, str]]:
+    """Return the files under a folder, their paths after `prefix`, and those that cannot be taken.
+
+    Links are not followed: what they show may lie outside the model and may change behind it.
+    Raises OSError when a part of it cannot be read.
+    """
+    files: list[StoredFile] = []
+    unfit: dict[str, str] = {}
+    pending = [folder]
     while pending:
-        entry = pending.pop()
-        path = os.path.relpath(entry.path, top)
-        status = entry.stat(follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
-            with os.scandir(entry.path) as entries:
-                pending.extend(entries)
-        else:
-            # A file's own generation: the size changes with it or the time does.
-            files.append(
-                StoredFile(path, status.st_size, status.st_mtime_ns, None, status.st_ctime)
-            )
-            if not stat.S_ISREG(status.st_mode):
-                kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a file"
-                unfit[path] = f"{show_name(path)} is {kind}; copy the file itself there"
-        if len(files) + len(pending) > _MAX_ENTRIES:
-            raise SourceError(
-                f"{top} holds more than {_MAX_ENTRIES:,} files; a model has at most {MAX_FILES:,}",
-                "ListingFailed",
-            )
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(Path(entry.path))
+                    continue
+                path = prefix + os.path.relpath(entry.path, folder)
+                status = entry.stat(follow_symlinks=False)
+                files.append(
+                    StoredFile(path, status.st_size, status.st_mtime_ns, None, status.st_ctime)
+                )
+                if not entry.is_file(follow_symlinks=False):
+                    kind = "a symbolic link" if entry.is_symlink() else "no plain file"
+                    unfit[path] = f"{show_name(path)} is {kind}; put the file itself there"
+        if len(files) + len(pending) > MAX_FILES:
+            break  # the count itself refuses the version
+    return files, unfit
 
 
 def _read_piece(

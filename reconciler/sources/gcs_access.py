@@ -46,6 +46,10 @@ class Access:
             project=None, credentials=self._credentials, _http=session, client_options=options
         )
 
+    def close(self) -> None:
+        """Let go of the kept connections."""
+        self.client.close()
+
     def forget_clock(self) -> None:
         """Start a new measurement of the server's clock in this thread."""
         self._answer.seconds = None

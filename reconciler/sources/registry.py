@@ -24,6 +24,14 @@ class Sources:
         self._buckets: dict[str, Source] = {}
         self._access: Access | None = None
 
+    def close(self) -> None:
+        """Let go of the kept connections; a source that was opened is not used any more."""
+        with self._lock:
+            self._buckets.clear()
+            if self._access is not None:
+                self._access.close()
+                self._access = None
+
     def open(self, url: str) -> Source:
         """Return the source for a `gs://` or `file://` URL; blocking, as credentials are sought.
 
