@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reconciler.status.changes import ChangeFinder
+from reconciler.status.changes import Change, ChangeFinder
 from reconciler.status.journal import Journal
 from reconciler.status.metrics import Metrics
 from reconciler.status.report import Json, NodeReport, render
@@ -64,27 +64,30 @@ class StatusBoard:
         """Show that the loop moves."""
         self._beaten_at = self._clock()
 
-    async def publish(self, report: NodeReport) -> None:
-        """Show `report`, record what changed since the last one, and beat.
+    async def publish(self, report: NodeReport) -> tuple[Change, ...]:
+        """Show `report`, beat, record what changed since the last one and return that.
 
-        A history that cannot be written does not hold the node up: it is logged, and tried again
-        with the next report.
+        A history that cannot be written does not hold the node up: it is logged once, and what
+        changed is found and tried again with the next report.
         """
         self.beat()
         content = render(report)
         self.status = Page(json.dumps(content).encode(), _etag(content))
         self.ready = report.ready
         self.metrics.show(report)
+        recorded = []
         for change in self._finder.find(report, self.journal.last):
             try:
                 await asyncio.to_thread(self.journal.append, change)
             except OSError as error:
                 if not self._append_failed:
-                    _log.warning("the history cannot be written, trying on: %s", error)
+                    _log.warning("the history cannot be written; trying on: %s", error)
                 self._append_failed = True
-                return
+                break
             self._append_failed = False
             self.metrics.count_change(change)
+            recorded.append(change)
+        return tuple(recorded)
 
 
 def _etag(content: Json) -> str:
