@@ -42,6 +42,8 @@ class Target:
     """Version -> why it cannot be fetched; None stands for `latest` itself."""
     remarks: tuple[Trouble, ...] = ()
     """What is worth saying of a model that serves: changed bytes, newer versions passed over."""
+    obsolete: frozenset[int] = frozenset()
+    """Versions on disk that failed to load, never served, and are others in the source now."""
     is_certain: bool = True
     """False while `latest` is only what it last came to, because no listing says so now."""
 
@@ -103,6 +105,7 @@ def set_target(
     troubles: dict[int | None, Trouble] = {}
     remarks: list[Trouble] = []
     snapshots: dict[int, Snapshot] = {}
+    obsolete: set[int] = set()
     main = deployment.version
     newest: Snapshot | None = None
     if main is None:
@@ -130,18 +133,19 @@ def set_target(
                 troubles[version] = answer
         elif isinstance(answer, Resolved) and answer.snapshot.digest != found.digest:
             if version in memory.load_failures and version not in memory.proven:
-                ready.discard(version)  # it never served: the repaired bytes may replace it
-                snapshots[version] = answer.snapshot
+                obsolete.add(version)  # it never served: repaired bytes may take its place
             else:
                 remarks.append(_changed(deployment, version))
-    goal = replace(goal, ready=frozenset(ready))
+    goal = replace(goal, ready=frozenset(ready - obsolete))
     is_certain = True
     if deployment.version is None:
         trouble_now = available.troubles.get(Query(deployment.source))
         is_certain = newest is not None and trouble_now is None
         if trouble_now is not None:
             remarks.insert(0, Trouble(trouble_now.reason, trouble_now.sentence))
-    return Target(deployment, goal, snapshots, troubles, tuple(remarks), is_certain)
+    return Target(
+        deployment, goal, snapshots, troubles, tuple(remarks), frozenset(obsolete), is_certain
+    )
 
 
 def _answer(query: Query, available: Available, settle_seconds: float) -> Resolved | Trouble | None:

@@ -6,118 +6,50 @@ the plan before said or how much of it was carried out.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from reconciler.model import (
     Ask,
-    Available,
-    Condition,
-    Desired,
+    Deployment,
     Local,
     LocalVersion,
     Outcome,
-    Phase,
-    Progress,
+    Query,
     Served,
-    ServerConfig,
-    Snapshot,
     Unavailable,
     VersionStatus,
 )
 from reconciler.planning.conditions import find_conditions
 from reconciler.planning.goals import Target, Trouble, remember_deployment, set_target
 from reconciler.planning.memory import Memory, ModelMemory, is_active, observe
-from reconciler.planning.outcome import Sight, describe, describe_leaving
+from reconciler.planning.outcome import (
+    DOWNLOADING,
+    LISTING,
+    LOADING,
+    MOVING_LABELS,
+    UNLOADING,
+    WAITING,
+    Sight,
+    describe,
+    describe_leaving,
+)
+from reconciler.planning.restart import find_restart_config, forget_good
 from reconciler.planning.retention import Leaving, find_leaving, removable_versions
-from reconciler.planning.rollout import Goal, Request, next_request
+from reconciler.planning.rollout import Goal, Request, explain, next_request
 from reconciler.planning.room import find_room
+from reconciler.planning.steps import (
+    Configure,
+    Fetch,
+    Limits,
+    Plan,
+    RemoveStaging,
+    RemoveVersion,
+    Step,
+    World,
+    WriteConfig,
+)
 
-
-@dataclass(frozen=True, slots=True)
-class Fetch:
-    """Download, verify and install a version."""
-
-    model: str
-    snapshot: Snapshot
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Configure:
-    """Send TensorFlow Serving this config."""
-
-    request: Request
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class WriteConfig:
-    """Write the config that a restart of TensorFlow Serving is to come up with."""
-
-    config: ServerConfig
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveVersion:
-    """Delete an installed version."""
-
-    model: str
-    version: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveStaging:
-    """Delete what a download that nobody wants any more has left."""
-
-    model: str
-    version: int
-    digest: str
-
-
-Step = Fetch | Configure | WriteConfig | RemoveVersion | RemoveStaging
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """The four snapshots, and what is going on beside the loop."""
-
-    desired: Desired
-    available: Available
-    local: Local
-    served: Served | Unavailable
-    restart_config: ServerConfig | None = None
-    """What the server's config file says; None where there is none that can be read."""
-    git_trouble: Unavailable | None = None
-    """Why the newest commit is not known; what was read before stands in `desired`."""
-    fetching: Mapping[tuple[str, int], Progress] | None = None
-    """Downloads that run: (model, version) -> how far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The settings that a plan depends on."""
-
-    settle_seconds: float = 10.0
-    poll_seconds: float = 1.0
-    is_file_driven: bool = False
-    """Whether the server polls its config file instead of taking reloads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do now, what to remember, and what to say."""
-
-    steps: tuple[Step, ...]
-    memory: Memory
-    outcomes: tuple[Outcome, ...]
-    conditions: tuple[Condition, ...]
-
-    @property
-    def converged(self) -> bool:
-        """Whether the node is as its commit says and nothing is left to do."""
-        settled = all(o.phase in (Phase.DEPLOYED, Phase.STOPPED) for o in self.outcomes)
-        return settled and not self.steps
+_MOVING = frozenset({DOWNLOADING, LOADING, WAITING, MOVING_LABELS, UNLOADING, LISTING})
 
 
 def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
@@ -134,15 +66,18 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
             memory = replace(memory, confirmed=False)  # someone else wrote the file
     targets, memory = _set_targets(world, memory, limits)
     leaving = find_leaving(desired, memory, local.versions, _find_doubt(world))
-    goals = _set_goals(targets, leaving, local)
+    unknown = [
+        model for model in desired.broken if model not in {t.deployment.model for t in targets}
+    ]
+    goals = _set_goals(targets, (*leaving.held, *unknown), local)
     room = find_room(targets, local, world.fetching or {}, desired.group)
 
     steps: list[Step] = list(_fetches(targets, room, memory, now))
     request = None
     if isinstance(served, Served):
         request = next_request(goals, memory, served.models, now, limits.poll_seconds)
-        memory = _forget_good(memory, goals)
-        restart_config = _restart_config(memory, local.versions)
+        memory = forget_good(memory, goals)
+        restart_config = find_restart_config(memory, local.versions)
         if (
             memory.confirmed
             and not limits.is_file_driven
@@ -150,9 +85,9 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
         ):
             steps.append(WriteConfig(restart_config))
         if request and _may_reload(request, memory, now):
-            steps.append(Configure(request, _explain(request, memory)))
-    if _find_doubt(world) is None and memory.confirmed and memory.reload_started_at is None:
-        steps += _removals(targets, goals, leaving, memory, seen, local, desired.policy.keep)
+            steps.append(Configure(request, explain(request, memory)))
+    if _find_doubt(world) is None and _is_known(memory) and world.restart_config is not None:
+        steps += _removals(targets, goals, leaving, memory, seen, world)
 
     def sight(model: str) -> Sight:
         return Sight(
@@ -167,15 +102,68 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
 
     group = desired.group.name if desired.group else ""
     outcomes = [describe(target, sight(target.deployment.model)) for target in targets]
-    outcomes += [
+    for model in unknown:
+        nameless = Deployment(model, group, desired.broken[model].path, source="")
+        outcomes.append(describe(Target(nameless, goals[model]), sight(model)))
+    removals = [
         describe_leaving(model, group, leaving.held_because, sight(model))
         for model in leaving.models
     ]
-    outcomes.sort(key=lambda outcome: outcome.deployment.model)
     conditions = find_conditions(
         desired, world.git_trouble, world.available, served, local, memory, leaving, now
     )
-    return Plan(tuple(steps), memory, tuple(outcomes), conditions)
+    return Plan(
+        steps=tuple(steps),
+        memory=_prune(memory, world, seen),
+        outcomes=tuple(outcomes),
+        removals=tuple(removals),
+        conditions=conditions,
+        relist=_relist(targets),
+        in_motion=bool(steps) or _is_in_motion(outcomes, memory, seen),
+    )
+
+
+def _is_in_motion(
+    outcomes: Iterable[Outcome],
+    memory: Memory,
+    seen: Mapping[str, Mapping[int, VersionStatus]],
+) -> bool:
+    if memory.reload_started_at is not None or any(o.reason in _MOVING for o in outcomes):
+        return True
+    for model, versions in seen.items():
+        asked = memory.of(model).asked
+        held = {version for version, status in versions.items() if is_active(status)}
+        if held - (asked.versions if asked else frozenset()):
+            return True
+    return False
+
+
+def _relist(targets: Iterable[Target]) -> dict[Query, float]:
+    relist = {}
+    for target in targets:
+        waits = [
+            trouble.retry_in_seconds
+            for trouble in (*target.remarks, *target.troubles.values())
+            if trouble.retry_in_seconds is not None
+        ]
+        if waits:
+            relist[Query(target.deployment.source)] = min(waits)
+    return relist
+
+
+def _prune(memory: Memory, world: World, seen: Mapping[str, Mapping[int, VersionStatus]]) -> Memory:
+    """Forget models of which nothing is left, so that the memory does not grow for ever."""
+    wanted = {deployment.model for deployment in world.desired.deployments}
+    models = {
+        model: known
+        for model, known in memory.models.items()
+        if model in wanted
+        or known.asked
+        or known.good
+        or model in world.local.versions
+        or any(is_active(status) for status in seen.get(model, {}).values())
+    }
+    return replace(memory, models=models)
 
 
 def _set_targets(world: World, memory: Memory, limits: Limits) -> tuple[list[Target], Memory]:
@@ -214,9 +202,22 @@ def _find_doubt(world: World) -> str | None:
     return None
 
 
-def _set_goals(targets: Iterable[Target], leaving: Leaving, local: Local) -> dict[str, Goal]:
+def _replaceable(target: Target, known: ModelMemory, seen: Mapping[int, VersionStatus]) -> set[int]:
+    asked = known.asked.versions if known.asked else frozenset()
+    return {v for v in target.obsolete if v not in asked and not is_active(seen.get(v))}
+
+
+def _is_known(memory: Memory) -> bool:
+    """Whether the server's config is what we think: it took one of ours, or holds nothing."""
+    return (memory.confirmed or not memory.asked_config) and memory.reload_started_at is None
+
+
+def _set_goals(
+    targets: Iterable[Target], untouched: Iterable[str], local: Local
+) -> dict[str, Goal]:
+    """Return what each model should come to; the `untouched` ones stay exactly as they are."""
     goals = {t.deployment.model: t.goal for t in targets if not t.deployment.stop}
-    for model in leaving.held:
+    for model in untouched:
         ready = (v for v, found in local.versions.get(model, {}).items() if found.intact)
         goals[model] = Goal(None, ready=frozenset(ready))
     return goals
@@ -248,67 +249,20 @@ def _may_reload(request: Request, memory: Memory, now: float) -> bool:
     return failure is None or not is_the_same or now >= failure.retry_at
 
 
-def _explain(request: Request, memory: Memory) -> str:
-    """Return what the request changes, model by model."""
-    changes = []
-    for model in sorted(request.config.keys() | memory.models.keys()):
-        before, after = memory.of(model).asked, request.config.get(model)
-        if before == after:
-            continue
-        if after is None:
-            changes.append(f"drops {model}")
-        elif before is None:
-            changes.append(f"adds {model} {_join(after.versions)}")
-        elif before.versions != after.versions:
-            old, new = _join(before.versions), _join(after.versions)
-            changes.append(f"{model} {old or 'none'} -> {new or 'none'}")
-        else:
-            changes.append(f"moves labels of {model}")
-    if not changes:
-        reminded = ", ".join(sorted(request.reminders))
-        return f"reminds the server of {reminded}" if reminded else "says again what is served"
-    return "; ".join(changes)
-
-
-def _join(versions: Iterable[int]) -> str:
-    return "+".join(str(version) for version in sorted(versions))
-
-
-def _forget_good(memory: Memory, goals: Mapping[str, Goal]) -> Memory:
-    """Drop from the restart config what was unloaded on purpose."""
-    for model, known in memory.models.items():
-        if known.good and not known.asked and model not in goals:
-            memory = memory.with_model(model, replace(known, good=None))
-    return memory
-
-
-def _restart_config(
-    memory: Memory, local: Mapping[str, Mapping[int, LocalVersion]]
-) -> dict[str, Ask]:
-    """Return what has been seen to work, as far as its files are there.
-
-    A server that finds one model of its config missing does not come up at all.
-    """
-    config = {}
-    for model, known in memory.models.items():
-        if known.good is None:
-            continue
-        versions = known.good.versions & local.get(model, {}).keys()
-        labels = {label: v for label, v in known.good.labels.items() if v in versions}
-        if versions:
-            config[model] = Ask(versions, labels)
-    return config
-
-
 def _removals(
     targets: Iterable[Target],
     goals: Mapping[str, Goal],
     leaving: Leaving,
     memory: Memory,
     seen: Mapping[str, Mapping[int, VersionStatus]],
-    local: Local,
-    keep: int,
+    world: World,
 ) -> Iterable[Step]:
+    """Yield what may be deleted from disk.
+
+    Never what the server's config file still names: a server that restarts between the deletion
+    and the next writing of that file would wait for the missing model for ever.
+    """
+    local, keep = world.local, world.desired.policy.keep
     by_model = {target.deployment.model: target for target in targets}
     for model, versions in sorted(local.versions.items()):
         known = memory.of(model)
@@ -328,8 +282,13 @@ def _removals(
             # A stopped model keeps the version that it would start with.
             last = known.proven[-1] if known.proven else None
             goal = goals.get(model) or replace(target.goal, main=target.goal.main or last)
-        for version in removable_versions(versions, known, seen.get(model, {}), goal, keep):
-            yield RemoveVersion(model, version, reason)
+        named = (world.restart_config or {}).get(model, Ask(frozenset())).versions
+        going = set(removable_versions(versions, known, seen.get(model, {}), goal, keep))
+        if target is not None:
+            going |= _replaceable(target, known, seen.get(model, {}))
+        for version in sorted(going - named):
+            is_last = target is None and going == versions.keys() and version == max(going)
+            yield RemoveVersion(model, version, reason, is_last)
     wanted = {
         (target.deployment.model, snapshot.version, snapshot.digest)
         for target in targets

@@ -18,7 +18,7 @@ the server in the middle of a rollout only means that the next step is computed 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from reconciler.model import Ask, ServerConfig, Strategy, VersionStatus
@@ -231,3 +231,29 @@ def silent_versions(memory: ModelMemory, seen: Mapping[int, VersionStatus]) -> f
     """Return the asked versions that the server neither holds nor has failed to load."""
     asked = memory.asked.versions if memory.asked else frozenset()
     return frozenset(v for v in asked if not is_active(seen.get(v)) and not memory.has_failed(v))
+
+
+def explain(request: Request, memory: Memory) -> str:
+    """Return what the request changes, model by model."""
+    changes = []
+    for model in sorted(request.config.keys() | memory.models.keys()):
+        before, after = memory.of(model).asked, request.config.get(model)
+        if before == after:
+            continue
+        if after is None:
+            changes.append(f"drops {model}")
+        elif before is None:
+            changes.append(f"adds {model} {_join(after.versions)}")
+        elif before.versions != after.versions:
+            old, new = _join(before.versions), _join(after.versions)
+            changes.append(f"{model} {old or 'none'} -> {new or 'none'}")
+        else:
+            changes.append(f"moves labels of {model}")
+    if not changes:
+        reminded = ", ".join(sorted(request.reminders))
+        return f"reminds the server of {reminded}" if reminded else "says again what is served"
+    return "; ".join(changes)
+
+
+def _join(versions: Iterable[int]) -> str:
+    return "+".join(str(version) for version in sorted(versions))

@@ -23,7 +23,7 @@ from reconciler.serving.protocol.control_pb2 import (
 )
 from reconciler.serving.protocol.methods import GET_MODEL_STATUS, RELOAD_CONFIG
 
-STATUS_DEADLINE_SECONDS = 5.0
+STATUS_DEADLINE_SECONDS = 3.0
 _STATUS_CALLS_AT_ONCE = 32
 _MAX_MESSAGE_CHARACTERS = 1200
 _STATES = {int(state): state for state in State}

@@ -22,6 +22,7 @@ from reconciler.serving.protocol.control_pb2 import (
     ReloadConfigRequest,
     ReloadConfigResponse,
 )
+from reconciler.serving.protocol.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from reconciler.serving.protocol.inference_pb2 import PredictRequest, PredictResponse
 
 RequestT = TypeVar("RequestT", bound=Message)
@@ -56,5 +57,8 @@ GET_MODEL_METADATA = Method(
     _PREDICTION_SERVICE, "GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse
 )
 PREDICT = Method(_PREDICTION_SERVICE, "Predict", PredictRequest, PredictResponse)
+
+# TensorFlow Serving answers it only with --enable_grpc_healthcheck_service.
+HEALTH_CHECK = Method("grpc.health.v1.Health", "Check", HealthCheckRequest, HealthCheckResponse)
 
 METHODS = (GET_MODEL_STATUS, RELOAD_CONFIG, GET_MODEL_METADATA, PREDICT)

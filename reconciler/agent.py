@@ -1,0 +1,300 @@
+"""The agent: four snapshots in, one plan out, carried out, reported; then again.
+
+`tick` is the whole of it. Everything else here keeps the snapshots fresh beside the loop and
+decides how soon the next look is worth it. One asyncio loop runs a handful of named root tasks;
+if one of them dies the process ends, and the orchestrator starts a fresh one.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from reconciler import __version__, memory_file
+from reconciler.apply import Hands, PolledFile
+from reconciler.config_repo.desired import ConfigRepo
+from reconciler.config_repo.mirror import Mirror, MirrorSettings
+from reconciler.config_repo.watch import GitWatch
+from reconciler.errors import ReconcilerError
+from reconciler.herald import Herald
+from reconciler.model import Local, Phase, Progress, Query, Served, Unavailable
+from reconciler.planning.events import Fetched, FetchFailed, Reloaded, ReloadFailed, fold
+from reconciler.planning.goals import wanted_queries
+from reconciler.planning.outcome import SERVER_UNREACHABLE
+from reconciler.planning.plan import plan
+from reconciler.planning.steps import Limits, Plan, World
+from reconciler.serving.client import ServingClient
+from reconciler.serving.config_file import parse, read_own, read_text, write_config
+from reconciler.settings import Settings
+from reconciler.sources.registry import Sources
+from reconciler.sources.watch import BucketWatch
+from reconciler.status.board import StatusBoard
+from reconciler.status.journal import Journal
+from reconciler.status.metrics import Metrics
+from reconciler.store.collect import clear_leftovers
+from reconciler.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+BUSY_TICK_SECONDS = 0.1
+"""Between two looks while something loads, unloads or downloads."""
+_HEARTBEAT_TICKS = 10
+_MIN_HEARTBEAT_SECONDS = 60.0
+_JITTER = 0.1
+_SERVER_PATIENCE_SECONDS = 10.0
+"""How long a single pass waits for a server that does not answer."""
+
+
+class Agent:
+    """One node's agent."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock = time.monotonic
+        self._wake = asyncio.Event()
+        self._git_wake = asyncio.Event()
+        self._bucket_wake = asyncio.Event()
+        mirror = Mirror(MirrorSettings.of(settings))
+        self.git = GitWatch(mirror, ConfigRepo(mirror, settings.node, settings.state_dir))
+        sources = Sources()
+        self.buckets = BucketWatch(
+            sources,
+            interval_seconds=settings.bucket_interval,
+            recheck_seconds=settings.pin_check_interval,
+            clock=self._clock,
+        )
+        self._store = Store(settings.models_dir, connections=settings.connections)
+        self._config_file = settings.serving_config_file
+        self._base = settings.serving_base
+        self._client = ServingClient(settings.serving, self._base)
+        self.metrics = Metrics(__version__)
+        self.board = StatusBoard(
+            Journal(settings.state_dir),
+            self.metrics,
+            self.sync,
+            heartbeat_limit_seconds=max(_MIN_HEARTBEAT_SECONDS, settings.tick * _HEARTBEAT_TICKS),
+        )
+        self._hands = Hands(
+            store=self._store,
+            sources=sources,
+            server=self._client
+            if settings.serving_mode == "rpc"
+            else PolledFile(self._config_file, self._base, settings.serving_poll),
+            config_file=self._config_file,
+            base=self._base,
+            reload_deadline_seconds=settings.reload_deadline,
+            wake=self._wake.set,
+            count_bytes=self.metrics.count_downloaded,
+        )
+        self._limits = Limits(
+            settle_seconds=settings.settle,
+            poll_seconds=settings.serving_poll,
+            is_file_driven=settings.serving_mode == "file",
+        )
+        self._memory, self._applied = memory_file.load(self._memory_path)
+        self._memory_written: bytes | None = None
+        self._herald = Herald(self.board, settings.node)
+        self.plan: Plan | None = None
+
+    # --- the tick -------------------------------------------------------------------------
+
+    async def tick(self) -> None:
+        """Look at everything once, plan, carry out what is new, and say so."""
+        begun_at = self._clock()
+        self._fold_events()
+        desired = self.git.desired
+        if desired is None:
+            await self._herald.wait(self.git.trouble, self._applied)
+            return
+        local = await asyncio.to_thread(self._store.read_inventory)
+        self._want_listings(local)
+        world = World(
+            desired=desired,
+            available=self.buckets.available,
+            local=local,
+            served=await self._look(local),
+            restart_config=await asyncio.to_thread(read_own, self._config_file, self._base),
+            git_trouble=self.git.trouble,
+            fetching=self._hands.fetching,
+        )
+        newest = plan(world, self._memory, self._limits, self._clock())
+        done = await self._hands.carry_out(newest)
+        self.plan, self._memory = newest, newest.memory
+        for query, wait_seconds in newest.relist.items():
+            self.buckets.hasten(query, wait_seconds)
+        if newest.settled and world.git_trouble is None:
+            self._applied = desired.commit
+        self._remember()
+        await self._herald.tell(world, newest, done, self._applied)
+        self.metrics.observe_tick(self._clock() - begun_at)
+
+    def _fold_events(self) -> None:
+        for event in self._hands.take_events():
+            self._memory = fold(self._memory, event, self._clock())
+            match event:
+                case Fetched(model, version):
+                    _log.info("installed %s %s", model, version)
+                case FetchFailed(model, version, _, reason, sentence):
+                    self.metrics.count_download_error(reason)
+                    _log.warning("%s %s: %s", model, version, sentence)
+                    self.buckets.hasten_all()
+                case Reloaded():
+                    self.metrics.count_reload("OK")
+                case ReloadFailed(_, code, message):
+                    self.metrics.count_reload(code)
+                    _log.warning("TensorFlow Serving answered a reload: %s: %s", code, message)
+
+    def _want_listings(self, local: Local) -> None:
+        desired = self.git.desired
+        queries: dict[Query, bool] = {}
+        for deployment in desired.deployments if desired else ():
+            found = local.versions.get(deployment.model, {})
+            known = self._memory.of(deployment.model)
+            for query, is_recheck in wanted_queries(deployment, found, known).items():
+                queries[query] = is_recheck and queries.get(query, True)
+        if self.buckets.want(queries):
+            self._bucket_wake.set()
+
+    async def _look(self, local: Local) -> Served | Unavailable:
+        desired = self.git.desired
+        models = {deployment.model for deployment in desired.deployments} if desired else set()
+        try:
+            return await self._client.read(
+                models | local.versions.keys() | self._memory.models.keys()
+            )
+        except ReconcilerError as error:
+            return Unavailable(error.reason, str(error))
+
+    @property
+    def fetching(self) -> Mapping[tuple[str, int], Progress]:
+        """Downloads that run: (model, version) -> how far."""
+        return self._hands.fetching
+
+    @property
+    def _memory_path(self) -> Path:
+        return self._settings.state_dir / "memory.json"
+
+    def _remember(self) -> None:
+        self._memory_written = memory_file.save(
+            self._memory_path, self._memory, self._applied, self._memory_written
+        )
+
+    # --- beside the tick ------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up what an earlier run left: the mirror, the config file, half-done removals."""
+        self._settings.models_dir.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(clear_leftovers, self._settings.models_dir)
+        text = read_text(self._config_file)
+        config = parse(text) if text is not None else None
+        if config is None:
+            # A server that waits for this file comes up empty and takes its first reload well.
+            write_config(self._config_file, {}, self._base)
+        for model, ask in (config or {}).items():
+            known = self._memory.of(model)
+            if known.good is None:
+                self._memory = self._memory.with_model(model, replace(known, good=ask))
+        await self.git.restore()
+
+    def sync(self) -> None:
+        """Look at git, the buckets and the node now: POST /sync."""
+        self._git_wake.set()
+        self.buckets.hasten_all()
+        self._bucket_wake.set()
+        self._wake.set()
+
+    async def run(self, *others: Coroutine[Any, Any, None]) -> None:
+        """Run until cancelled, with `others` as root tasks too; raises when one of them dies."""
+        await self.start()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_git(), name="git")
+            group.create_task(self._follow_buckets(), name="buckets")
+            group.create_task(self._client.watch_connection(), name="connection")
+            group.create_task(self._verify_installed(), name="verify")
+            group.create_task(self._tick_for_ever(), name="ticks")
+            for other in others:
+                group.create_task(other)
+
+    async def run_once(self, timeout_seconds: float) -> bool:
+        """Make one full pass and return whether the node came to be as its commit says."""
+        begun_at = self._clock()
+        await self.start()
+        connection = asyncio.create_task(self._client.watch_connection())
+        try:
+            await self.git.poll()
+            await self._verify_installed()
+            while True:
+                await self.tick()
+                await self.buckets.refresh()
+                newest, passed_seconds = self.plan, self._clock() - begun_at
+                if passed_seconds > timeout_seconds or newest is None:
+                    return False
+                if self._is_done(newest, passed_seconds):
+                    return newest.converged and self.git.trouble is None
+                await asyncio.sleep(BUSY_TICK_SECONDS)
+        finally:
+            connection.cancel()
+
+    def _is_done(self, newest: Plan, passed_seconds: float) -> bool:
+        if newest.converged:
+            return True
+        if self._hands.busy or newest.in_motion or not self.buckets.answered:
+            return False
+        if any(o.reason == SERVER_UNREACHABLE for o in newest.outcomes):
+            return passed_seconds > _SERVER_PATIENCE_SECONDS
+        is_settling = newest.relist and any(o.phase is Phase.DEPLOYING for o in newest.outcomes)
+        return not is_settling
+
+    async def _follow_git(self) -> None:
+        while True:
+            if await self.git.poll():
+                self._wake.set()
+            if self.git.fetched_at_seconds is not None:
+                self.metrics.note_fetch(self.git.fetched_at_seconds)
+            interval_seconds = self._settings.git_interval
+            await _sleep_until(self._git_wake, interval_seconds or None)
+
+    async def _follow_buckets(self) -> None:
+        while True:
+            if await self.buckets.refresh():
+                self._wake.set()
+            await _sleep_until(self._bucket_wake, max(0.0, self.buckets.next_due_seconds()), 0.0)
+
+    async def _verify_installed(self) -> None:
+        """Hold what an earlier run installed against its manifests, once, beside the loop."""
+        local = await asyncio.to_thread(self._store.read_inventory)
+        for model, versions in local.versions.items():
+            for version, found in versions.items():
+                if found.digest is not None and not await self._store.verify(model, version):
+                    _log.warning("%s %s on disk is damaged and is fetched again", model, version)
+                    self._wake.set()
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            await self.tick()
+            is_moving = self._hands.busy or (self.plan is not None and self.plan.in_motion)
+            interval_seconds = self._settings.tick
+            if is_moving:
+                interval_seconds = min(BUSY_TICK_SECONDS, interval_seconds)
+            await _sleep_until(self._wake, interval_seconds, 0.0)
+
+    async def close(self) -> None:
+        """Stop what runs beside the loop."""
+        await self._hands.close()
+        await self._client.close()
+
+
+async def _sleep_until(wake: asyncio.Event, seconds: float | None, jitter: float = _JITTER) -> None:
+    """Sleep for `seconds` (None: for ever) with jitter, or until `wake` is set; clears it."""
+    if seconds is not None:
+        seconds *= random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - spreads load
+    try:
+        async with asyncio.timeout(seconds):
+            await wake.wait()
+    except TimeoutError:
+        pass
+    wake.clear()

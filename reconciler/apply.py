@@ -1,0 +1,204 @@
+"""Carries out a plan: starts what is new in it, cancels what it no longer asks for.
+
+Short steps are done on the spot. Downloads and reloads run as tasks beside the loop and report an
+event when they end. Every step may be repeated: after a kill the next plan starts from what is on
+disk and in the server, and whatever was half done is either not visible to anyone or done again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from reconciler.errors import ReconcilerError
+from reconciler.model import Progress, ServerConfig, Snapshot
+from reconciler.planning.events import (
+    Event,
+    Fetched,
+    FetchFailed,
+    Reloaded,
+    ReloadFailed,
+    ReloadStarted,
+)
+from reconciler.planning.rollout import Request
+from reconciler.planning.steps import (
+    Configure,
+    Fetch,
+    Plan,
+    RemoveStaging,
+    RemoveVersion,
+    WriteConfig,
+)
+from reconciler.serving.client import ReloadError
+from reconciler.serving.config_file import write_config
+from reconciler.sources.registry import Sources
+from reconciler.store.collect import remove_model_folder, remove_staging, remove_version
+from reconciler.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+
+class Server(Protocol):
+    """Something that takes a whole config: by RPC, or by a file that it polls."""
+
+    async def reload(self, config: ServerConfig, deadline_seconds: float) -> None:
+        """Make `config` the server's; raises ReloadError."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolledFile:
+    """A server that takes its config from a file, which it reads again every few seconds."""
+
+    path: Path
+    base: str
+    poll_seconds: float
+
+    async def reload(self, config: ServerConfig, deadline_seconds: float) -> None:
+        """Write the file and wait until the server must have read it."""
+        await asyncio.to_thread(write_config, self.path, config, self.base)
+        await asyncio.sleep(min(self.poll_seconds, deadline_seconds))
+
+
+@dataclass(slots=True)
+class _Download:
+    digest: str
+    task: asyncio.Task[None]
+    progress: Progress
+
+
+@dataclass(slots=True)
+class Hands:
+    """The side of the agent that changes things."""
+
+    store: Store
+    sources: Sources
+    server: Server
+    config_file: Path
+    base: str
+    reload_deadline_seconds: float
+    wake: Callable[[], None]
+    count_bytes: Callable[[int], None]
+    _downloads: dict[tuple[str, int], _Download] = field(default_factory=dict)
+    _reload: asyncio.Task[None] | None = None
+    _events: list[Event] = field(default_factory=list)
+
+    @property
+    def fetching(self) -> dict[tuple[str, int], Progress]:
+        """Downloads that run: (model, version) -> how far."""
+        return {key: download.progress for key, download in self._downloads.items()}
+
+    @property
+    def busy(self) -> bool:
+        """Whether something runs beside the loop."""
+        return bool(self._downloads) or self._reload is not None
+
+    def take_events(self) -> list[Event]:
+        """Return what has happened since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    async def carry_out(self, plan: Plan) -> list[str]:
+        """Carry out `plan` and return a sentence for each thing that was done at once."""
+        done: list[str] = []
+        self._set_downloads([step for step in plan.steps if isinstance(step, Fetch)])
+        for step in plan.steps:
+            try:
+                match step:
+                    case WriteConfig(config):
+                        await asyncio.to_thread(write_config, self.config_file, config, self.base)
+                    case Configure(request, reason):
+                        self._send(request)
+                        done.append(f"asks TensorFlow Serving: {reason}")
+                    case RemoveVersion(model, version, reason):
+                        await asyncio.to_thread(self._remove, step)
+                        done.append(f"removed {model} {version} from disk: {reason}")
+                    case RemoveStaging(model, version, digest):
+                        models_dir = self.store.models_dir
+                        await asyncio.to_thread(remove_staging, models_dir, model, version, digest)
+                    case Fetch():
+                        pass
+            except (OSError, ReconcilerError) as error:
+                _log.warning("%s failed and is tried again: %s", type(step).__name__, error)
+        return done
+
+    def _remove(self, step: RemoveVersion) -> None:
+        remove_version(self.store.models_dir, step.model, step.version)
+        if step.is_last:
+            remove_model_folder(self.store.models_dir, step.model)
+
+    def _set_downloads(self, wanted: list[Fetch]) -> None:
+        """Run exactly the downloads that are wanted."""
+        steps = {(step.model, step.snapshot.version): step for step in wanted}
+        for key, download in list(self._downloads.items()):
+            step = steps.get(key)
+            if step is None or step.snapshot.digest != download.digest:
+                download.task.cancel()
+                del self._downloads[key]
+        for key, step in steps.items():
+            if key not in self._downloads:
+                snapshot = step.snapshot
+                task = asyncio.create_task(self._fetch(step.model, snapshot))
+                progress = Progress(0, snapshot.size_bytes)
+                self._downloads[key] = _Download(snapshot.digest, task, progress)
+
+    async def _fetch(self, model: str, snapshot: Snapshot) -> None:
+        key = (model, snapshot.version)
+        own = asyncio.current_task()
+
+        def show(progress: Progress) -> None:
+            download = self._downloads.get(key)
+            if download is not None and download.task is own:
+                self.count_bytes(max(0, progress.done_bytes - download.progress.done_bytes))
+                download.progress = progress
+
+        try:
+            source = await asyncio.to_thread(self.sources.open, snapshot.source)
+            await self.store.fetch(model, snapshot, source, show)
+            event: Event = Fetched(model, snapshot.version)
+        except ReconcilerError as error:
+            event = FetchFailed(model, snapshot.version, snapshot.digest, error.reason, str(error))
+        except OSError as error:
+            sentence = f"version {snapshot.version} could not be stored: {error}"
+            event = FetchFailed(model, snapshot.version, snapshot.digest, "DiskFailed", sentence)
+        except Exception as error:
+            _log.exception("a download ended by a bug; please report it")
+            sentence = f"version {snapshot.version} was not fetched because of a bug: {error!r}"
+            event = FetchFailed(model, snapshot.version, snapshot.digest, "Bug", sentence)
+        download = self._downloads.get(key)
+        if download is not None and download.task is own:
+            del self._downloads[key]
+            self._report(event)
+
+    def _send(self, request: Request) -> None:
+        if self._reload is None:
+            self._events.append(ReloadStarted())
+            self._reload = asyncio.create_task(self._reload_once(request))
+
+    async def _reload_once(self, request: Request) -> None:
+        event: Event
+        try:
+            await self.server.reload(request.config, self.reload_deadline_seconds)
+            event = Reloaded(request)
+        except ReloadError as error:
+            event = ReloadFailed(request, error.code, str(error))
+        except OSError as error:
+            event = ReloadFailed(request, "INTERNAL", f"{self.config_file}: {error}")
+        except Exception as error:
+            _log.exception("a reload ended by a bug; please report it")
+            event = ReloadFailed(request, "INTERNAL", f"a bug: {error!r}")
+        self._reload = None
+        self._report(event)
+
+    def _report(self, event: Event) -> None:
+        self._events.append(event)
+        self.wake()
+
+    async def close(self) -> None:
+        """Cancel what runs; a reload that was sent is not waited for."""
+        tasks = [download.task for download in self._downloads.values()]
+        tasks += [self._reload] if self._reload else []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

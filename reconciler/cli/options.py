@@ -1,0 +1,89 @@
+"""Turns the settings into command-line options, and logs into lines."""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import MISSING
+from typing import Any, TypeVar
+
+import click
+
+from reconciler.settings import (
+    ENVIRONMENT_PREFIX,
+    Settings,
+    environment_name,
+    load_settings,
+    setting_fields,
+)
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+
+def settings_options(command: CommandT) -> CommandT:
+    """Give `command` one option for every setting, and `--config` for the settings file.
+
+    Values stay text here: the settings themselves know how to read them, whether they come from
+    a flag, the environment or the file.
+    """
+    for item in reversed(setting_fields()):
+        default = _show_default(item.default, item.default_factory)
+        option = click.option(
+            f"--{item.name.replace('_', '-')}",
+            metavar=_metavar(item.metadata["kind"]),
+            help=f"{item.metadata['help']}  [{environment_name(item.name)}{default}]",
+        )
+        command = option(command)
+    config = click.option(
+        "--config",
+        metavar="FILE",
+        help=f"YAML file with settings by their names here, underscores for dashes."
+        f"  [{ENVIRONMENT_PREFIX}CONFIG]",
+    )
+    return config(command)
+
+
+def read_settings(flags: dict[str, Any]) -> Settings:
+    """Return the settings from the flags that were given and the environment."""
+    return load_settings(flags, os.environ)
+
+
+def _metavar(kind: str) -> str:
+    if kind.startswith("choice:"):
+        return "|".join(kind.removeprefix("choice:").split(","))
+    return {"duration": "DURATION", "path": "PATH", "integer": "NUMBER"}.get(kind, "TEXT")
+
+
+def _show_default(default: Any, factory: Any) -> str:
+    if default is MISSING:
+        return "; default: the host name" if factory is not MISSING else ""
+    if default in (None, ""):
+        return ""
+    if isinstance(default, float):
+        return f"; default: {default:g}s"
+    return f"; default: {default}"
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def start_logging(log_format: str, handler: logging.Handler | None = None) -> None:
+    """Log what the program does to standard error, one line each."""
+    handler = handler or logging.StreamHandler()
+    if log_format == "json":
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # Libraries say at INFO what we say better, and may put URLs with tokens into it.
+    for name in ("git", "google", "urllib3", "grpc", "uvicorn", "asyncio", "obstore"):
+        logging.getLogger(name).setLevel(logging.WARNING)

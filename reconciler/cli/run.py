@@ -1,0 +1,114 @@
+"""`reconciler run` and `reconciler once`: the agent as a process."""
+
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import click
+
+from reconciler.cli.options import read_settings, settings_options, start_logging
+from reconciler.files import lock_folder
+from reconciler.settings import Settings, parse_duration
+
+_log = logging.getLogger(__name__)
+
+
+@click.command()
+@settings_options
+def run(**flags: Any) -> None:
+    """Run the agent of this node until SIGTERM or SIGINT.
+
+    Every option has an environment twin, shown in brackets, and may stand in the file named by
+    --config; an option wins over the environment, the environment over the file.
+
+    Exit codes: 0 stopped by a signal, 1 ended by an error, 2 settings that cannot work.
+    """
+    settings = read_settings(flags)
+    with _own_folders(settings):
+        start_logging(settings.log_format, _terminal_handler(settings))
+        sys.exit(asyncio.run(_run(settings)))
+
+
+@click.command()
+@settings_options
+@click.option("--timeout", default="10m", metavar="DURATION", help="Give up after this long.")
+def once(timeout: str, **flags: Any) -> None:
+    """Bring this node to its desired state once, without a status endpoint, then end.
+
+    Exit codes: 0 converged, 1 not (the reasons are printed), 2 settings that cannot work.
+    """
+    settings = read_settings(flags)
+    timeout_seconds = parse_duration(timeout)
+    with _own_folders(settings):
+        start_logging(settings.log_format, _terminal_handler(settings))
+        sys.exit(asyncio.run(_once(settings, timeout_seconds)))
+
+
+def _own_folders(settings: Settings) -> ExitStack:
+    """Hold both folders for this process alone: two agents would undo each other's work."""
+    with ExitStack() as stack:
+        for folder in (settings.state_dir, settings.models_dir):
+            stack.enter_context(lock_folder(folder))
+        return stack.pop_all()
+
+
+def _terminal_handler(settings: Settings) -> logging.Handler | None:
+    if settings.log_format != "text" or not sys.stderr.isatty():
+        return None
+    from reconciler.cli.progress import terminal_handler
+
+    return terminal_handler()
+
+
+async def _run(settings: Settings) -> int:
+    from reconciler.agent import Agent
+    from reconciler.status.server import StatusServer
+
+    agent = Agent(settings)
+    server = StatusServer(agent.board, settings.listen, token_file=settings.sync_token_file)
+    host = settings.listen.rpartition(":")[0]
+    _log.info("node %s: status at http://%s:%d/", settings.node, host, server.port)
+    others = [server.serve()]
+    if sys.stderr.isatty() and settings.log_format == "text":
+        from reconciler.cli.progress import show_progress
+
+        others.append(show_progress(lambda: agent.fetching))
+    work = asyncio.create_task(agent.run(*others))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        _log.info("stopped; what is served goes on being served")
+        return 0
+    except BaseExceptionGroup as group:
+        for error in group.exceptions:
+            _log.error("the agent ends by an error", exc_info=error)
+        return 1
+    finally:
+        with suppress(asyncio.CancelledError):
+            await agent.close()
+    return 1
+
+
+async def _once(settings: Settings, timeout_seconds: float) -> int:
+    from reconciler.agent import Agent
+
+    agent = Agent(settings)
+    try:
+        converged = await agent.run_once(timeout_seconds)
+    finally:
+        await agent.close()
+    plan = agent.plan
+    for outcome in (*plan.outcomes, *plan.removals) if plan else ():
+        click.echo(f"{outcome.phase:10} {outcome.deployment.model}: {outcome.sentence}")
+    for condition in plan.conditions if plan else ():
+        if not condition.holds:
+            click.echo(f"{condition.name}: {condition.sentence}")
+    if plan is None and agent.git.trouble is not None:
+        click.echo(f"GitReachable: {agent.git.trouble.sentence}")
+    return 0 if converged else 1

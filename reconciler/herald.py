@@ -1,0 +1,126 @@
+"""Tells people and machines what a tick found and did: the log, /status, the history.
+
+The rest of the agent decides; this module only puts it into words, and says a thing once: a line
+at INFO or above means that something changed.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from reconciler import __version__
+from reconciler.model import Commit, Condition, Local, Phase, Unavailable
+from reconciler.planning.conditions import GIT_REACHABLE
+from reconciler.planning.steps import Plan, World
+from reconciler.status.board import StatusBoard
+from reconciler.status.changes import Change, Result
+from reconciler.status.report import Disk, NodeReport
+
+_log = logging.getLogger(__name__)
+
+
+class Herald:
+    """Publishes one report a tick."""
+
+    def __init__(self, board: StatusBoard, node: str) -> None:
+        self._board = board
+        self._node = node
+        self._started_at_seconds = time.time()
+        self._conditions: Mapping[str, Condition] = {}
+
+    async def wait(self, trouble: Unavailable | None, applied: Commit | None) -> None:
+        """Say that nothing is done because no commit could be read yet."""
+        sentence = trouble.sentence if trouble else "the config repo is being read"
+        condition = Condition(
+            GIT_REACHABLE, False, trouble.reason if trouble else "Starting", sentence
+        )
+        self._log_conditions((condition,))
+        await self._board.publish(
+            NodeReport(
+                node=self._node,
+                group=None,
+                program_version=__version__,
+                started_at_seconds=self._started_at_seconds,
+                generated_at_seconds=time.time(),
+                ready=False,
+                summary="waits for the config repo; nothing is changed meanwhile",
+                applied=applied,
+                conditions=(condition,),
+            )
+        )
+
+    async def tell(
+        self, world: World, plan: Plan, done: Sequence[str], applied: Commit | None
+    ) -> None:
+        """Say what one tick found and what it did."""
+        for sentence in done:
+            _log.info("%s", sentence)
+        self._log_conditions(plan.conditions)
+        desired = world.desired
+        changes = await self._board.publish(
+            NodeReport(
+                node=self._node,
+                group=desired.group.name if desired.group else None,
+                program_version=__version__,
+                started_at_seconds=self._started_at_seconds,
+                generated_at_seconds=time.time(),
+                ready=True,
+                summary="; ".join(done) or _summarize(plan),
+                observed=desired.commit,
+                applied=applied,
+                outcomes=plan.outcomes,
+                removals=plan.removals,
+                conditions=plan.conditions,
+                problems=desired.problems,
+                disk=_measure(world.local),
+            )
+        )
+        for change in changes:
+            level = logging.WARNING if change.result is Result.FAILED else logging.INFO
+            _log.log(level, "%s", _tell(change))
+
+    def _log_conditions(self, conditions: tuple[Condition, ...]) -> None:
+        """Log a condition when it begins or ceases to hold, and not in between."""
+        for condition in conditions:
+            before = self._conditions.get(condition.name)
+            if before is None and condition.holds:
+                continue
+            if before is None or (before.holds, before.reason) != (
+                condition.holds,
+                condition.reason,
+            ):
+                level = logging.INFO if condition.holds else logging.WARNING
+                _log.log(level, "%s: %s", condition.name, condition.sentence)
+        self._conditions = {condition.name: condition for condition in conditions}
+
+
+def _summarize(plan: Plan) -> str:
+    counts: dict[Phase, int] = {}
+    for outcome in (*plan.outcomes, *plan.removals):
+        counts[outcome.phase] = counts.get(outcome.phase, 0) + 1
+    if not counts:
+        return "nothing is deployed on this node"
+    words = ", ".join(f"{counts[phase]} {phase}" for phase in Phase if phase in counts)
+    return words if plan.in_motion else f"nothing to do: {words}"
+
+
+def _measure(local: Local) -> Disk:
+    models_bytes = sum(
+        found.size_bytes for versions in local.versions.values() for found in versions.values()
+    )
+    return Disk(local.free_bytes, local.total_bytes, models_bytes)
+
+
+def _tell(change: Change) -> str:
+    commit = f"for commit {change.commit.id[:8]}"
+    match change.result:
+        case Result.DEPLOYED:
+            before = "" if change.from_version is None else f" (was {change.from_version})"
+            return f"deployed {change.model} {change.to_version}{before} {commit}"
+        case Result.STOPPED:
+            return f"stopped {change.model} {commit}"
+        case Result.REMOVED:
+            return f"removed {change.model} {commit}"
+        case Result.FAILED:
+            version = "" if change.to_version is None else f" {change.to_version}"
+            return f"{change.model}{version} failed {commit}: {change.why}"

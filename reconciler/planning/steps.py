@@ -1,0 +1,120 @@
+"""What goes into a plan and what comes out of it, as values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reconciler.model import (
+    Available,
+    Condition,
+    Desired,
+    Local,
+    Outcome,
+    Phase,
+    Progress,
+    Query,
+    Served,
+    ServerConfig,
+    Snapshot,
+    Unavailable,
+)
+from reconciler.planning.memory import Memory
+from reconciler.planning.rollout import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Download, verify and install a version."""
+
+    model: str
+    snapshot: Snapshot
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Send TensorFlow Serving this config."""
+
+    request: Request
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteConfig:
+    """Write the config that a restart of TensorFlow Serving is to come up with."""
+
+    config: ServerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveVersion:
+    """Delete an installed version; with the last one of a model its folder goes too."""
+
+    model: str
+    version: int
+    reason: str
+    is_last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveStaging:
+    """Delete what a download that nobody wants any more has left."""
+
+    model: str
+    version: int
+    digest: str
+
+
+Step = Fetch | Configure | WriteConfig | RemoveVersion | RemoveStaging
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The four snapshots, and what is going on beside the loop."""
+
+    desired: Desired
+    available: Available
+    local: Local
+    served: Served | Unavailable
+    restart_config: ServerConfig | None = None
+    """What the server's config file says; None where there is none that can be read."""
+    git_trouble: Unavailable | None = None
+    """Why the newest commit is not known; what was read before stands in `desired`."""
+    fetching: Mapping[tuple[str, int], Progress] | None = None
+    """Downloads that run: (model, version) -> how far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings that a plan depends on."""
+
+    settle_seconds: float = 10.0
+    poll_seconds: float = 1.0
+    is_file_driven: bool = False
+    """Whether the server polls its config file instead of taking reloads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, what to remember, and what to say."""
+
+    steps: tuple[Step, ...]
+    memory: Memory
+    outcomes: tuple[Outcome, ...]
+    removals: tuple[Outcome, ...]
+    """Models that left git and are still here, on their way out or held back."""
+    conditions: tuple[Condition, ...]
+    relist: Mapping[Query, float]
+    """What to list again, and in how many seconds: an upload that is about to settle."""
+    in_motion: bool
+    """Whether more is to be seen soon: something loads, unloads or is on its way here."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether every deployment is as its commit says."""
+        arrived = all(o.phase in (Phase.DEPLOYED, Phase.STOPPED) for o in self.outcomes)
+        return arrived and not self.removals
+
+    @property
+    def converged(self) -> bool:
+        """Whether nothing is left to do either."""
+        return self.settled and not self.steps
