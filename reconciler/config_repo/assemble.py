@@ -1,0 +1,230 @@
+"""All files of a commit together: what is in force, and every problem, also those between files.
+
+The rule: a broken file never harms the others. What it said last, while it was good, stays in
+force until it is good again; this includes files that are good alone but contradict another.
+Where two contradict each other, the one whose text was in force before wins, then the one that is
+named as its model, then the first by path: a newcomer cannot push out what serves, and without a
+past (a new node, a pull request) the answer depends on the commit alone.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from reconciler.config_repo.build import build_deployment, build_group, build_policy
+from reconciler.config_repo.documents import Broken, Document
+from reconciler.config_repo.layout import MODEL_NAME, Kind, Place
+from reconciler.config_repo.yaml_text import Mistake
+from reconciler.model import Deployment, Group, Policy, Problem
+
+_CAUTIOUS = Policy(keep=1000, max_removals=0.0)
+"""While fleet.yaml cannot be read and never was: as little as possible is removed on doubt."""
+
+Recall = Callable[[str], Document | None]
+"""The last good document of a path, None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of the config: where it is and what is in it."""
+
+    path: str
+    place: Place
+    blob_id: str
+    content: Document | Broken
+
+    @property
+    def model(self) -> str:
+        """The model it is about, as far as it can be told; only for deployments."""
+        if isinstance(self.content, Document):
+            return str(self.content.fields.get("model", self.place.model))
+        written = self.content.model
+        return written if written and MODEL_NAME.fullmatch(written) else self.place.model
+
+
+@dataclass(slots=True)
+class Fleet:
+    """What is in force for every node."""
+
+    policy: Policy = field(default_factory=Policy)
+    groups: dict[str, Group] = field(default_factory=dict)
+    deployments: dict[str, Deployment] = field(default_factory=dict)
+    """Path -> the deployment that is in force for it."""
+    problems: list[Problem] = field(default_factory=list)
+    broken: dict[str, tuple[File, Problem]] = field(default_factory=dict)
+    """Path -> the file that is not followed, and the first reason."""
+    good: dict[str, str] = field(default_factory=dict)
+    """Path -> blob id of its last good text, this commit included."""
+
+    @property
+    def lost_groups(self) -> list[str]:
+        """Paths of group files that cannot be followed and have no last good text."""
+        return [
+            path
+            for path, (file, _) in self.broken.items()
+            if file.place.kind is Kind.GROUP and file.place.group not in self.groups
+        ]
+
+
+def assemble(
+    files: Iterable[File],
+    problems: Iterable[Problem] = (),
+    good: Mapping[str, str] | None = None,
+    recall: Recall = lambda _path: None,
+) -> Fleet:
+    """Return what is in force.
+
+    `problems` are those found before any file was read, `good` the blob id of each path's last
+    good text and `recall` gives that text.
+    """
+    assembly = _Assembly(good or {}, recall, Fleet(problems=list(problems)))
+    by_kind: dict[Kind, list[File]] = {kind: [] for kind in Kind}
+    for file in files:
+        by_kind[file.place.kind].append(file)
+    for file in by_kind[Kind.FLEET]:
+        assembly.take_policy(file)
+    for file in sorted(by_kind[Kind.GROUP], key=assembly.rank):
+        assembly.take_group(file)
+    known = {file.place.group for file in by_kind[Kind.GROUP]}
+    for file in sorted(by_kind[Kind.DEPLOYMENT], key=assembly.rank):
+        assembly.take_deployment(file, known)
+    assembly.fleet.problems.sort()
+    return assembly.fleet
+
+
+class _Assembly:
+    """Takes one file after the other and keeps what the next ones must not contradict."""
+
+    def __init__(self, good: Mapping[str, str], recall: Recall, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self._good = good
+        self._recall = recall
+        self._group_of_node: dict[str, str] = {}
+        self._owners: dict[tuple[str, str], Deployment] = {}
+
+    def rank(self, file: File) -> tuple[int, bool, str]:
+        """Order files so that the first of two that contradict each other is to be kept.
+
+        Broken files come before changed ones, because what is in force for them was before, too.
+        """
+        if self._good.get(file.path) == file.blob_id:
+            age = 0
+        else:
+            age = 1 if isinstance(file.content, Broken) else 2
+        return age, file.place.model != file.model, file.path
+
+    def take_policy(self, file: File) -> None:
+        document = self._choose(file, lambda _document: [], lambda _document: [])
+        self.fleet.policy = build_policy(document) if document else _CAUTIOUS
+
+    def take_group(self, file: File) -> None:
+        def clashes(document: Document) -> list[Mistake]:
+            return self._find_double_nodes(build_group(file.path, file.place, document), document)
+
+        document = self._choose(file, clashes, clashes)
+        if document is None:
+            return
+        group = build_group(file.path, file.place, document)
+        self.fleet.groups[group.name] = group
+        self._group_of_node.update((member.name, file.path) for member in group.nodes)
+
+    def take_deployment(self, file: File, known_groups: set[str]) -> None:
+        def clashes(document: Document) -> list[Mistake]:
+            return self._find_owner(build_deployment(file.path, file.place, document), document)
+
+        def check(document: Document) -> list[Mistake]:
+            return [
+                *_check_place(file, document),
+                *self._check_group(file, document, known_groups),
+                *clashes(document),
+            ]
+
+        document = self._choose(file, check, clashes)
+        if document is None:
+            return
+        deployment = build_deployment(file.path, file.place, document)
+        self.fleet.deployments[file.path] = deployment
+        self._owners[deployment.group, deployment.model.casefold()] = deployment
+
+    def _choose(
+        self,
+        file: File,
+        check: Callable[[Document], list[Mistake]],
+        clashes: Callable[[Document], list[Mistake]],
+    ) -> Document | None:
+        """Return the document in force for a file: its own, else its last good one, else None."""
+        content = file.content
+        mistakes = content.mistakes if isinstance(content, Broken) else tuple(check(content))
+        if not mistakes and isinstance(content, Document):
+            self.fleet.good[file.path] = file.blob_id
+            return content
+        problems = [Problem(file.path, item.line, item.column, item.message) for item in mistakes]
+        self.fleet.problems += problems
+        self.fleet.broken[file.path] = (file, min(problems))
+        if file.path not in self._good:
+            return None
+        self.fleet.good[file.path] = self._good[file.path]
+        last = self._recall(file.path)
+        return None if last is None or clashes(last) else last
+
+    def _find_double_nodes(self, group: Group, document: Document) -> list[Mistake]:
+        seen: set[str] = set()
+        mistakes = []
+        for index, member in enumerate(group.nodes):
+            other = self._group_of_node.get(member.name)
+            if member.name in seen:
+                message = f"node {member.name} is listed twice; remove one"
+                mistakes.append(document.complain(message, "nodes", index))
+            elif other is not None:
+                message = f"node {member.name} is in {other} already; a node is in one group only"
+                mistakes.append(document.complain(message, "nodes", index))
+            seen.add(member.name)
+        return mistakes
+
+    def _find_owner(self, deployment: Deployment, document: Document) -> list[Mistake]:
+        owner = self._owners.get((deployment.group, deployment.model.casefold()))
+        if owner is None:
+            return []
+        if owner.model == deployment.model:
+            message = (
+                f"model {owner.model} is deployed by {owner.path} already; remove one of the two"
+            )
+        else:
+            message = (
+                f"model {deployment.model} differs from {owner.model} in {owner.path} by case only,"
+                " which not every file system can tell apart; rename one"
+            )
+        return [document.complain(message, "model")]
+
+    def _check_group(self, file: File, document: Document, known: set[str]) -> list[Mistake]:
+        name = file.place.group
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"move the file to deployments/{near[0]}/" if near else "add that file"
+            return [document.complain(f"there is no groups/{name}.yaml; {hint}")]
+        group = self.fleet.groups.get(name)
+        replicas = document.fields.get("replicas")
+        if group is None or not isinstance(replicas, int) or replicas <= len(group.nodes):
+            return []
+        nodes = len(group.nodes)
+        message = f"replicas is {replicas} but group {name} has {nodes} node{'s'[: nodes > 1]}"
+        return [document.complain(f"{message}; write {nodes} or all, or add nodes", "replicas")]
+
+
+def _check_place(file: File, document: Document) -> list[Mistake]:
+    """Return what the document says otherwise than its path."""
+    mistakes = []
+    written = document.fields.get("group", file.place.group)
+    if written != file.place.group:
+        message = (
+            f"group is {written} but the file is in deployments/{file.place.group}/;"
+            f" move it to deployments/{written}/ or remove the line"
+        )
+        mistakes.append(document.complain(message, "group"))
+    if not MODEL_NAME.fullmatch(file.model):
+        message = (
+            f"the file's name {file.model!r} cannot be a model's name; rename it or write"
+            " `model:` with letters, digits, dots, hyphens and underscores"
+        )
+        mistakes.append(document.complain(message))
+    return mistakes

@@ -1,0 +1,150 @@
+"""What a commit of the config repo asks of one node.
+
+The files of the commit come from the mirror's git objects, each blob is parsed once, assemble.py
+decides what is in force, and placement says which of the group's deployments are this node's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from reconciler.config_repo.assemble import File, Fleet, assemble
+from reconciler.config_repo.documents import Broken, Document, DocumentCache, parse_document
+from reconciler.config_repo.last_good import LastGood
+from reconciler.config_repo.layout import MODEL_NAME, Kind, Place, locate
+from reconciler.config_repo.mirror import Mirror
+from reconciler.config_repo.tree import Survey, survey
+from reconciler.errors import ConfigError
+from reconciler.model import Commit, Deployment, Desired, Group, Problem
+from reconciler.planning.placement import holders
+
+
+class ConfigRepo:
+    """Reads commits of a mirror for one node. Blocking, for one thread at a time."""
+
+    def __init__(self, mirror: Mirror, node: str, state_dir: Path) -> None:
+        self._mirror = mirror
+        self._node = node
+        self._cache = DocumentCache()
+        self._last_good = LastGood(state_dir / "last_good.json", mirror.origin)
+        self._latest: Desired | None = None
+
+    def read(self, commit: Commit) -> Desired:
+        """Return what `commit` asks of the node.
+
+        Raises GitError when the mirror cannot be read, and ConfigError when the commit leaves open
+        what the node should do; in both cases what was read before stays in force.
+        """
+        if self._latest is not None and self._latest.commit == commit:
+            return self._latest
+        found = survey(self._mirror.read_tree(commit.id))
+        contents = {**self._read_documents(found), **found.unreadable}
+        ids = {path: blob.id for path, blob in found.readable.items()}
+        files = [
+            File(path, place, ids.get(path, ""), contents[path])
+            for path, place in found.places.items()
+        ]
+        fleet = assemble(files, found.problems, self._last_good.blob_ids, self._recall)
+        desired = choose_desired(fleet, commit, self._node)
+        self._last_good.save(fleet.good)
+        self._latest = desired
+        return desired
+
+    def _read_documents(self, found: Survey) -> dict[str, Document | Broken]:
+        keys = {path: (found.places[path].kind, blob.id) for path, blob in found.readable.items()}
+        documents: dict[tuple[Kind, str], Document | Broken] = {}
+        for key in keys.values():
+            if (cached := self._cache.get(*key)) is not None:
+                documents[key] = cached
+        missing = {
+            blob.id: blob for path, blob in found.readable.items() if keys[path] not in documents
+        }
+        wanted = set(keys.values()) - documents.keys()
+        for blob, data in self._mirror.read_blobs(missing.values()):
+            for kind in Kind:  # the same text may stand in two places
+                if (kind, blob.id) in wanted:
+                    documents[kind, blob.id] = self._parse(kind, blob.id, data)
+        return {path: documents[key] for path, key in keys.items()}
+
+    def _parse(self, kind: Kind, blob_id: str, data: bytes) -> Document | Broken:
+        document = parse_document(kind, data)
+        self._cache.put(kind, blob_id, document)
+        return document
+
+    def _recall(self, path: str) -> Document | None:
+        """Return the last good document of a path, as far as the mirror still has it."""
+        place = locate(path)
+        blob_id = self._last_good.blob_ids[path]
+        if not isinstance(place, Place):
+            return None
+        document = self._cache.get(place.kind, blob_id)
+        if document is None:
+            data = self._mirror.read_blob(blob_id)
+            document = None if data is None else self._parse(place.kind, blob_id, data)
+        return document if isinstance(document, Document) else None
+
+
+def choose_desired(fleet: Fleet, commit: Commit, node: str) -> Desired:
+    """Return the part of what is in force that is this node's.
+
+    Raises ConfigError when a broken group file leaves open which group the node is in.
+    """
+    group = next((group for group in fleet.groups.values() if node in _names(group)), None)
+    if group is None and fleet.lost_groups:
+        _, problem = fleet.broken[fleet.lost_groups[0]]
+        raise ConfigError(
+            f"whether node {node} is in a group cannot be told, because a group file is broken and"
+            f" was never good ({problem}); nothing is changed on this node until it is repaired"
+        )
+    placed = {
+        path: item for path, item in fleet.deployments.items() if _is_placed(item, group, node)
+    }
+    deployments = sorted(placed.values(), key=lambda deployment: deployment.model)
+    if group is not None and not group.enabled:
+        deployments = [replace(deployment, stop=True) for deployment in deployments]
+    return Desired(
+        commit=commit,
+        node=node,
+        group=group,
+        deployments=tuple(deployments),
+        policy=fleet.policy,
+        problems=tuple(fleet.problems),
+        broken=_find_broken(fleet, group, placed),
+    )
+
+
+def _names(group: Group) -> list[str]:
+    return [member.name for member in group.nodes]
+
+
+def _is_placed(deployment: Deployment, group: Group | None, node: str) -> bool:
+    if group is None or deployment.group != group.name:
+        return False
+    key = f"{deployment.group}/{deployment.model}"
+    return node in holders(key, _names(group), deployment.replicas)
+
+
+def _find_broken(
+    fleet: Fleet, group: Group | None, placed: Mapping[str, Deployment]
+) -> dict[str, Problem]:
+    """Return the node's models whose file is not followed.
+
+    A file that was never good may have been meant for this node, so its model counts as well, and
+    is not taken for one that nobody wants; unless another file speaks for that model.
+    """
+    broken = {placed[path].model: fleet.broken[path][1] for path in placed if path in fleet.broken}
+    for path, (file, problem) in fleet.broken.items():
+        if group is None or file.place.kind is not Kind.DEPLOYMENT:
+            continue
+        if file.place.group != group.name or path in fleet.deployments:
+            continue
+        if MODEL_NAME.fullmatch(file.model) and not _speaks_for(fleet, group, file.model):
+            broken.setdefault(file.model, problem)
+    return broken
+
+
+def _speaks_for(fleet: Fleet, group: Group, model: str) -> bool:
+    return any(
+        deployment.group == group.name and deployment.model == model
+        for deployment in fleet.deployments.values()
+    )

@@ -1,0 +1,76 @@
+"""One file of the config repo: from its bytes to a document, or to everything wrong with it.
+
+What a file says does not depend on where it stands, so each blob is parsed and validated once and
+kept; only what changed since the last commit costs anything.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.config_repo.complaints import check_schema
+from reconciler.config_repo.layout import Kind
+from reconciler.config_repo.yaml_text import Mistake, Path, Spot, Text, read_yaml
+
+_CACHE_SIZE = 20_000
+"""Two revisions of a fleet with 10,000 deployments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The fields of one file, as its schema allows them."""
+
+    fields: Mapping[str, Any]
+    spots: Mapping[Path, Spot]
+
+    def complain(self, message: str, *path: str | int) -> Mistake:
+        """Return a mistake at the value of `path`, or at the top where it is not written."""
+        spot = self.spots.get(path, self.spots[()])
+        return Mistake(spot.line, spot.column, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A file that cannot be followed: what is wrong, and what it seems to be about."""
+
+    mistakes: tuple[Mistake, ...]
+    model: str | None = None
+    """The `model` field, if that much can be read."""
+
+
+def parse_document(kind: Kind, data: bytes) -> Document | Broken:
+    """Return the document in `data`, or all that is wrong with it at once; never raises."""
+    text = read_yaml(data)
+    if not text.is_complete:
+        return Broken(text.mistakes, _model(text))
+    mistakes = tuple(sorted({*text.mistakes, *check_schema(kind, text)}))
+    if mistakes or not isinstance(text.value, dict):
+        return Broken(mistakes, _model(text))
+    return Document(text.value, text.spots)
+
+
+def _model(text: Text) -> str | None:
+    value = text.value.get("model") if isinstance(text.value, dict) else None
+    return value if isinstance(value, str) else None
+
+
+class DocumentCache:
+    """The documents that were parsed last, by blob id; the oldest go first."""
+
+    def __init__(self, size: int = _CACHE_SIZE) -> None:
+        self._size = size
+        self._documents: OrderedDict[tuple[Kind, str], Document | Broken] = OrderedDict()
+
+    def get(self, kind: Kind, blob_id: str) -> Document | Broken | None:
+        """Return the parsed blob, None where it must be read."""
+        found = self._documents.get((kind, blob_id))
+        if found is not None:
+            self._documents.move_to_end((kind, blob_id))
+        return found
+
+    def put(self, kind: Kind, blob_id: str, document: Document | Broken) -> None:
+        """Keep a parsed blob."""
+        self._documents[kind, blob_id] = document
+        if len(self._documents) > self._size:
+            self._documents.popitem(last=False)

@@ -1,0 +1,174 @@
+"""Reads commits, trees and blobs of the mirror: no checkout, no network, no hooks.
+
+GitPython runs the git command; each call has a deadline and reads a bounded amount. Whatever git
+cannot read here is the mirror's damage (`MirrorCorrupt`), as nothing else writes to it.
+"""
+
+import configparser
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reconciler.config_repo.git_errors import (
+    DEADLINE_EXCEEDED,
+    FOLDER_MISSING,
+    GIT_MISSING,
+    describe_damage,
+    git_error,
+    quote_git,
+)
+from reconciler.config_repo.tree import Blob
+from reconciler.errors import ConfigError, GitError
+from reconciler.model import Commit
+
+if TYPE_CHECKING:
+    import git
+
+_READ_DEADLINE_SECONDS = 60.0
+_MAX_ENTRIES = 200_000
+_MAX_SUBJECT_CHARACTERS = 500
+_OBJECT_ID = re.compile(r"[0-9a-f]{40}")
+_COMMIT_FIELDS = "%(objectname)%00%(authorname)%00%(committerdate:unix)%00%(subject)"
+
+
+class Objects:
+    """The objects of one bare repository, open until the block of `open_objects` ends."""
+
+    def __init__(self, repo: "git.Repo", url: str) -> None:
+        self._repo = repo
+        self._url = url
+
+    def read_commit(self, ref: str) -> Commit | None:
+        """Return the commit that `ref` names, None where there is no such ref."""
+        line = self._run(["for-each-ref", f"--format={_COMMIT_FIELDS}", ref])
+        if not line:
+            return None
+        commit_id, author, time_seconds, subject = (
+            _clean(part) for part in line.rstrip(b"\n").split(b"\0", 3)
+        )
+        return Commit(commit_id, author, subject, float(time_seconds))
+
+    def list_tree(self, commit_id: str, folder: str) -> dict[str, Blob]:
+        """Return every file below `folder` in a commit, by its path from there.
+
+        Raises GitError when the folder is not there, ConfigError when it holds far too much.
+        """
+        check_object_id(commit_id)
+        prefix = f"{folder}/" if folder else ""
+        command = ["ls-tree", "-r", "-l", "-z", "--full-tree", commit_id]
+        output = self._run([*command, "--", prefix] if prefix else command)
+        entries = output.split(b"\0")[:-1]
+        if prefix and not entries:
+            raise git_error(
+                FOLDER_MISSING,
+                self._url,
+                f"the folder {folder} is not in commit {commit_id[:10]}; check RECONCILER_PATH",
+            )
+        if len(entries) > _MAX_ENTRIES:
+            raise ConfigError(
+                f"the config repo has {len(entries):,} files, more than the {_MAX_ENTRIES:,} that"
+                " are looked at; put the config into a folder and name it by RECONCILER_PATH"
+            )
+        tree = {}
+        for entry in entries:
+            attributes, _, raw_path = entry.partition(b"\t")
+            mode, kind, blob_id, size = attributes.decode().split()
+            if kind == "blob" and not size.isdecimal():
+                raise self._damage(f"object {blob_id} is missing")
+            is_file = kind == "blob" and mode.startswith("100")
+            size_bytes = int(size) if size.isdecimal() else 0
+            path = _decode_path(raw_path)
+            tree[path.removeprefix(prefix)] = Blob(blob_id, size_bytes, is_file)
+        return tree
+
+    def read(self, blob_ids: Sequence[str]) -> dict[str, bytes]:
+        """Return the bytes of those blobs that are there."""
+        for blob_id in blob_ids:
+            check_object_id(blob_id)
+        with tempfile.TemporaryFile() as wanted:
+            wanted.write("".join(f"{blob_id}\n" for blob_id in blob_ids).encode())
+            wanted.seek(0)
+            output = self._run(["cat-file", "--batch"], wanted.fileno())
+        found = {}
+        position = 0
+        while position < len(output):
+            end = output.index(b"\n", position)
+            blob_id, *rest = output[position:end].decode().split()
+            position = end + 1
+            if rest != ["missing"]:
+                size_bytes = int(rest[1])
+                found[blob_id] = output[position : position + size_bytes]
+                position += size_bytes + 1
+        return found
+
+    def _run(self, arguments: Sequence[str], stdin: int | None = None) -> bytes:
+        import git
+
+        try:
+            status, output, stderr = self._repo.git.execute(
+                ["git", *arguments],
+                istream=stdin,
+                with_extended_output=True,
+                with_exceptions=False,
+                stdout_as_string=False,
+                strip_newline_in_stdout=False,
+                kill_after_timeout=_READ_DEADLINE_SECONDS,
+            )
+        except git.GitCommandNotFound:
+            raise git_error(
+                GIT_MISSING, self._url, "there is no git command; install git 2.32 or newer"
+            ) from None
+        if status < 0:
+            raise git_error(
+                DEADLINE_EXCEEDED,
+                self._url,
+                f"git {arguments[0]} on the mirror did not end in {_READ_DEADLINE_SECONDS:g} s",
+            )
+        if status != 0:
+            raise self._damage(quote_git(stderr))
+        return output
+
+    def _damage(self, what: str) -> GitError:
+        return describe_damage(self._url, what)
+
+
+@contextmanager
+def open_objects(folder: Path, environment: Mapping[str, str], url: str) -> Iterator[Objects]:
+    """Open the bare repository at `folder` for a block.
+
+    Raises GitError with MirrorCorrupt when that is no repository.
+    """
+    # Without a git command GitPython would fail to import; what to say then is said in _run.
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    import git  # takes a while, and commands that read no repository need not wait
+
+    try:
+        repo = git.Repo(folder, expand_vars=False)
+    except (git.GitError, configparser.Error, OSError, ValueError) as error:
+        raise describe_damage(url, type(error).__name__) from None
+    try:
+        repo.git.update_environment(**environment)
+        yield Objects(repo, url)
+    finally:
+        repo.close()
+
+
+def check_object_id(text: str) -> None:
+    """Raise ValueError for what is not the name of an object, so that it is no option either."""
+    if not _OBJECT_ID.fullmatch(text):
+        raise ValueError(f"{text!r} is not an object id")
+
+
+def _clean(raw: bytes) -> str:
+    text = raw.decode("utf-8", "replace")[:_MAX_SUBJECT_CHARACTERS]
+    return "".join(character for character in text if character.isprintable())
+
+
+def _decode_path(raw: bytes) -> str:
+    path = raw.decode("utf-8", "backslashreplace")
+    # A line break in a file's name must not break the lines of a report.
+    return path if path.isprintable() else path.encode("unicode_escape").decode()
