@@ -44,10 +44,11 @@ def official() -> Any:
         get_model_status_pb2,
         model_management_pb2,
         predict_pb2,
+        prediction_log_pb2,
     )
 
     assert all((tensor_pb2, saved_model_pb2, get_model_metadata_pb2, get_model_status_pb2))
-    assert all((model_management_pb2, predict_pb2))
+    assert all((model_management_pb2, predict_pb2, prediction_log_pb2))
     pool = descriptor_pool.Default()
 
     def find(ours: Descriptor | EnumDescriptor) -> Any:
