@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from reconciler.errors import ReconcilerError, SourceError
+from reconciler.errors import SourceError
 from reconciler.model import Listing, Query, StoredFile
 from reconciler.planning.versions import group_versions
 from reconciler.sources.file import walk_folder
@@ -31,10 +31,7 @@ def publish(folder: Path, url: str, version: int | None) -> None:
 
     Exit code: 0 published, 1 not published, 2 wrong usage.
     """
-    try:
-        number = publish_version(folder, url, version)
-    except ReconcilerError as error:
-        raise click.ClickException(str(error)) from error
+    number = publish_version(folder, url, version)
     files, _ = walk_folder(folder)
     size = format_bytes(sum(file.size_bytes for file in files))
     click.echo(f"published {url.rstrip('/')}/{number} ({len(files)} files, {size})")

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from datetime import timedelta
 from itertools import islice
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import obstore
 import requests
@@ -27,13 +27,16 @@ from google.api_core.exceptions import (
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage.retry import DEFAULT_RETRY
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-from obstore.store import ClientConfig, GCSStore
+from obstore.store import GCSStore
 
 from reconciler.errors import SourceError
 from reconciler.model import Listing, Query, Snapshot, StoredFile
 from reconciler.planning.versions import group_versions, show_name
 from reconciler.sources.gcs_access import Access
 from reconciler.sources.source import SourceChangedError, TransientReadError, describe_change
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig  # not there at run time
 
 _FIELDS = "items(name,size,generation,crc32c,updated,contentEncoding),nextPageToken"
 _PAGE_OBJECTS = 1000
@@ -42,7 +45,7 @@ _CONNECT_SECONDS = 5
 _ANSWER_SECONDS = 20
 _LIST_SECONDS = 120
 _BUFFER_BYTES = 1024 * 1024
-_CLIENT: ClientConfig = {
+_CLIENT: "ClientConfig" = {
     "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
     "read_timeout": timedelta(seconds=_ANSWER_SECONDS),
     # A chunk on a slow line may take minutes; a stalled one is caught by the read timeout.
