@@ -6,7 +6,9 @@ not ask whether a key is there.
 
 import http.client
 import json
+import socket
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -105,23 +107,31 @@ def _get(place: _Place, end: float) -> tuple[int, bytes]:
     """Ask once; redirects are not followed. Raises TimeoutError when `end` (monotonic) is past."""
     kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
     connection = kind(place.host, place.port, timeout=_left(end))
-    try:
+    with closing(connection):
+        connection.connect()
+        tcp = connection.sock
+        tcp.settimeout(_left(end))
         connection.request("GET", place.path, headers={"accept": "application/json"})
-        response = connection.getresponse()
-        body = bytearray()
-        while chunk := response.read1(_CHUNK_BYTES):
-            body += chunk
-            if len(body) > _MAX_BODY_BYTES:
-                raise StatusError(f"{place} answered with more than 16 MiB, which no status is")
-            # The timeout of a socket is per read; a body that drips must not outlive the deadline.
-            if connection.sock is not None:
-                connection.sock.settimeout(_left(end))
-            _left(end)
-        if response.length:
-            raise http.client.IncompleteRead(bytes(body), response.length)
-        return response.status, bytes(body)
-    finally:
-        connection.close()
+        with closing(connection.getresponse()) as response:
+            return response.status, _read(response, tcp, end, place)
+
+
+def _read(
+    response: http.client.HTTPResponse, tcp: socket.socket, end: float, place: _Place
+) -> bytes:
+    body = bytearray()
+    while True:
+        # A socket's timeout is for one read; a body that drips must not outlive the deadline.
+        tcp.settimeout(_left(end))
+        chunk = response.read1(_CHUNK_BYTES)
+        if not chunk:
+            break
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise StatusError(f"{place} answered with more than 16 MiB, which no status is")
+    if response.length:
+        raise http.client.IncompleteRead(bytes(body), response.length)
+    return bytes(body)
 
 
 def _left(end: float) -> float:
