@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import threading
 from collections.abc import Sequence
 
 from reconciler.standin.errors import StatusError
@@ -22,12 +21,12 @@ def run(arguments: Sequence[str]) -> int:
         flags, unknown = parse_flags(arguments)
         if unknown:
             _say(f"unknown argument: {unknown[0]}\n{describe_flags()}")
-        ready = start_server(flags)
+        running = start_server(flags)
     except StatusError as error:
         _say(f"Failed to start server. Error: {error}")
         return FAILED
-    _say(ready)
-    threading.Event().wait()
+    _say(running.where)
+    running.grpc_server.wait_for_termination()
     return 0
 
 

@@ -33,8 +33,10 @@ _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 def open_server(
     api: Api, places: Sequence[str], max_threads: int, arguments: str, with_health: bool
-) -> None:
+) -> grpc.Server:
     """Answer at every place, an address or `unix:` path; raises INVALID_ARGUMENT if one is taken.
+
+    The server stops when nothing refers to it any more.
 
     `arguments` are channel arguments as the flag gives them: `key=value,key=value`.
     """
@@ -57,6 +59,7 @@ def open_server(
         raise StatusError(
             Code.INVALID_ARGUMENT, f"Failed to BuildAndStart gRPC server: {error}"
         ) from None
+    return server
 
 
 def _channel_arguments(text: str) -> list[tuple[str, int | str]]:

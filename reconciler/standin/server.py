@@ -7,6 +7,9 @@ the process ends at once by whatever signal it gets.
 
 import logging
 import threading
+from dataclasses import dataclass
+
+import grpc
 
 from reconciler.serving.protocol.control_pb2 import Code, ModelServerConfig
 from reconciler.standin.api import Api, answer_predict, can_predict
@@ -23,8 +26,16 @@ from reconciler.standin.threads import PeriodicFunction
 _LOG = logging.getLogger(__name__)
 
 
-def start_server(flags: Flags) -> str:
-    """Load what the flags name, then open the ports; return one line that says where.
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that answers as long as this is kept."""
+
+    where: str
+    grpc_server: grpc.Server
+
+
+def start_server(flags: Flags) -> RunningServer:
+    """Load what the flags name, then open the ports.
 
     Raises StatusError when the real server would not start. Does not return while a model is
     waited for.
@@ -38,7 +49,9 @@ def start_server(flags: Flags) -> str:
             flags.model_config_file_poll_wait_seconds,
             "config-file-poll",
         )
-    return _open_ports(flags, Api(core))
+    api = Api(core)
+    grpc_server, where = _open_grpc(flags, api)
+    return RunningServer(where + _open_rest(flags, api), grpc_server)
 
 
 def make_loader(flags: Flags) -> ModelLoader:
@@ -112,29 +125,33 @@ def _first_config(flags: Flags) -> ModelServerConfig:
     return config
 
 
-def _open_ports(flags: Flags, api: Api) -> str:
+def _open_grpc(flags: Flags, api: Api) -> tuple[grpc.Server, str]:
     places = []
     if flags.port:
         places.append(f"{flags.standin_listen_host}:{flags.port}")
     if flags.grpc_socket_path:
         places.append(f"unix:{flags.grpc_socket_path}")
-    open_server(
+    grpc_server = open_server(
         api,
         places,
         flags.grpc_max_threads,
         flags.grpc_channel_arguments,
         flags.enable_grpc_healthcheck_service,
     )
-    ready = f"Running gRPC ModelServer at {' and '.join(places)} ..."
+    return grpc_server, f"Running gRPC ModelServer at {' and '.join(places)} ..."
+
+
+def _open_rest(flags: Flags, api: Api) -> str:
+    """Open the REST port, if any; a server whose REST port is taken runs without."""
     if flags.rest_api_port == 0:
-        return ready
+        return ""
     if flags.rest_api_port == flags.port:
         _LOG.error("server_options.http_port cannot be same as grpc_port. Skipped REST API.")
-        return ready
+        return ""
     try:
         rest = RestServer(flags.standin_listen_host, flags.rest_api_port, api)
     except OSError as error:
         _LOG.error("Failed to start HTTP Server at port %d: %s", flags.rest_api_port, error)
-        return ready
+        return ""
     threading.Thread(target=rest.serve_forever, name="rest", daemon=True).start()
-    return f"{ready} Exporting HTTP/REST API at:localhost:{flags.rest_api_port} ..."
+    return f" Exporting HTTP/REST API at:localhost:{flags.rest_api_port} ..."
