@@ -17,7 +17,8 @@ from typing import Any
 from reconciler import __version__, memory_file
 from reconciler.apply import Hands, PolledFile
 from reconciler.config_repo.desired import ConfigRepo
-from reconciler.config_repo.mirror import Mirror, MirrorSettings
+from reconciler.config_repo.mirror import Mirror
+from reconciler.config_repo.private_git import MirrorSettings
 from reconciler.config_repo.watch import GitWatch
 from reconciler.errors import ReconcilerError
 from reconciler.herald import Herald
@@ -73,7 +74,7 @@ class Agent:
         self._client = ServingClient(settings.serving, self._base)
         self.metrics = Metrics(__version__)
         self.board = StatusBoard(
-            Journal(settings.state_dir),
+            Journal(settings.state_dir / "history.jsonl"),
             self.metrics,
             self.sync,
             heartbeat_limit_seconds=max(_MIN_HEARTBEAT_SECONDS, settings.tick * _HEARTBEAT_TICKS),

@@ -27,6 +27,8 @@ SERVER_UNREACHABLE = "ServerUnreachable"
 TROUBLES_THAT_PASS = frozenset({"Settling"})
 """Reasons that go away by waiting: they leave a deployment Deploying, not Failed."""
 
+_UNREACHABLE = "waits for TensorFlow Serving, which cannot be reached"
+
 
 @dataclass(frozen=True, slots=True)
 class Sight:
@@ -113,7 +115,7 @@ def _broken(sight: Sight) -> _Verdict | None:
 
 def _stopping(deployment: Deployment, sight: Sight) -> _Verdict:
     if sight.unreachable:
-        return _Verdict(Phase.STOPPING, SERVER_UNREACHABLE, sight.unreachable)
+        return _Verdict(Phase.STOPPING, SERVER_UNREACHABLE, _UNREACHABLE)
     if any(is_active(status) for status in sight.seen.values()):
         return _Verdict(Phase.STOPPING, UNLOADING, "stop: true; it is being unloaded")
     return _Verdict(Phase.STOPPED, STOPPED, f"stop: true in {deployment.path}")
@@ -123,7 +125,7 @@ def _unreachable(target: Target, sight: Sight) -> _Verdict | None:
     if sight.unreachable is None:
         return None
     fetch = _in_the_way(target, sight) or _fetching(target, sight)
-    return fetch or _Verdict(Phase.DEPLOYING, SERVER_UNREACHABLE, sight.unreachable)
+    return fetch or _Verdict(Phase.DEPLOYING, SERVER_UNREACHABLE, _UNREACHABLE)
 
 
 def _deployed(target: Target, sight: Sight) -> _Verdict | None:
@@ -192,6 +194,8 @@ def _under_way(target: Target, sight: Sight) -> _Verdict:
             " (RECONCILER_SERVING_MODELS_DIR) and that no folder of a configured model is missing;"
             f" else restart it{_meanwhile(sight)}",
         )
+    if not asked and not pending:
+        return _Verdict(Phase.DEPLOYING, LOADING, f"version {main} is loaded and being confirmed")
     if not pending:
         return _Verdict(Phase.DEPLOYING, MOVING_LABELS, f"moves labels{_meanwhile(sight)}")
     if set(pending) & asked:
