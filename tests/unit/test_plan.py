@@ -1,0 +1,361 @@
+"""The plan as a whole: what it does, what it refuses to do, and what it says."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.model import (
+    Ask,
+    Available,
+    Deployment,
+    Phase,
+    Policy,
+    Problem,
+    Query,
+    Quota,
+    State,
+    Strategy,
+    Unavailable,
+)
+from reconciler.planning.events import FetchFailed, fold
+from reconciler.planning.memory import Memory, ModelMemory, back_off
+from reconciler.planning.steps import World, WriteConfig
+from tests.unit.worlds import (
+    NOW,
+    available,
+    configured,
+    deployment,
+    desired,
+    fetches,
+    listing,
+    local,
+    make_plan,
+    remembered,
+    removals,
+    restart_config,
+    served,
+    snapshot,
+)
+
+UP = State.AVAILABLE
+
+
+def serving_world(*wanted: Deployment, policy: Policy | None = None) -> tuple[World, Memory]:
+    """A node on which a, b and c serve version 1, with `wanted` in git."""
+    memory = remembered({"a": [1], "b": [1], "c": [1]})
+    world = World(
+        desired=desired(*wanted, policy=policy),
+        available=available(),
+        local=local({"a": [1], "b": [1], "c": [1]}),
+        served=served({"a": {1: UP}, "b": {1: UP}, "c": {1: UP}}),
+        restart_config=restart_config(memory),
+    )
+    return world, memory
+
+
+ABC = (deployment("a"), deployment("b"), deployment("c"))
+
+
+def test_a_node_at_rest_has_nothing_to_do() -> None:
+    made = make_plan(*serving_world(*ABC))
+    assert made.steps == ()
+    assert made.converged
+    assert not made.in_motion
+    assert all(condition.holds for condition in made.conditions)
+    assert [outcome.phase for outcome in made.outcomes] == [Phase.DEPLOYED] * 3
+
+
+def test_a_new_pin_is_fetched_and_then_asked_beside_the_old_version() -> None:
+    world, memory = serving_world(deployment("a", 2), *ABC[1:])
+    world = replace(world, available=available(listing("a", 2, pin=2)))
+    made = make_plan(world, memory)
+    assert fetches(made) == [("a", 2)]
+    assert configured(made) is None
+    assert made.outcomes[0].reason == "Downloading"
+    world = replace(world, local=local({"a": [1, 2], "b": [1], "c": [1]}))
+    config = configured(make_plan(world, memory))
+    assert config is not None
+    assert config["a"] == Ask(frozenset({1, 2}))
+
+
+def test_going_back_to_what_is_on_disk_fetches_nothing() -> None:
+    memory = remembered({"a": [2]})
+    memory = memory.with_model("a", replace(memory.of("a"), proven=(1, 2)))
+    world = World(
+        desired(deployment("a", 1)),
+        Available(),
+        local({"a": [1, 2]}),
+        served({"a": {2: UP, 1: State.END}}),
+        restart_config(memory),
+    )
+    made = make_plan(world, memory)
+    assert fetches(made) == []
+    config = configured(made)
+    assert config is not None
+    assert config["a"] == Ask(frozenset({1, 2}))
+
+
+def test_latest_waits_for_the_settle_time_and_says_when_to_look_again() -> None:
+    world, memory = serving_world(deployment("a", None), *ABC[1:])
+    fresh = replace(listing("a", 1, 2), read_at_seconds=4.0)
+    young = {1: fresh.snapshots[1], 2: fresh.snapshots[2]}
+    made = make_plan(replace(world, available=available(replace(fresh, snapshots=young))), memory)
+    assert fetches(made) == []
+    assert made.relist == {Query("gs://models/a"): 6.0}
+
+
+def test_while_the_bucket_is_away_latest_stays_what_it_was_and_nothing_is_removed() -> None:
+    world, memory = serving_world(deployment("a", None), *ABC[1:])
+    known = replace(memory.of("a"), resolved={"gs://models/a": 1}, proven=(5, 1))
+    memory = memory.with_model("a", known)
+    trouble = {Query("gs://models/a"): Unavailable("ListingFailed", "the bucket is away")}
+    world = replace(
+        world,
+        available=Available({}, trouble),
+        local=local({"a": [1, 3, 4, 5], "b": [1], "c": [1]}),
+    )
+    made = make_plan(world, memory)
+    assert removals(made) == []
+    assert made.outcomes[0].phase is Phase.DEPLOYED
+    assert "the bucket is away" in made.outcomes[0].sentence
+    condition = next(c for c in made.conditions if c.name == "BucketReachable")
+    assert not condition.holds
+
+
+def test_versions_that_nothing_needs_go_and_the_previous_one_stays() -> None:
+    world, memory = serving_world(*ABC)
+    memory = memory.with_model("a", replace(memory.of("a"), proven=(3, 4, 5, 1)))
+    world = replace(world, local=local({"a": [1, 2, 3, 4, 5], "b": [1], "c": [1]}))
+    assert removals(make_plan(world, memory)) == [("a", 2), ("a", 3), ("a", 4)]
+
+
+def test_a_version_that_the_restart_file_still_names_is_not_removed() -> None:
+    world, memory = serving_world(*ABC)
+    config = {**(world.restart_config or {}), "a": Ask(frozenset({1, 2}))}
+    world = replace(world, restart_config=config, local=local({"a": [1, 2], "b": [1], "c": [1]}))
+    made = make_plan(world, memory)
+    assert removals(made) == []
+    assert any(isinstance(step, WriteConfig) for step in made.steps)
+
+
+def test_what_this_agent_did_not_install_is_never_deleted() -> None:
+    world, memory = serving_world(*ABC)
+    versions = {m: dict(v) for m, v in local({"a": [1, 9], "b": [1], "c": [1]}).versions.items()}
+    versions["a"][9] = replace(versions["a"][9], digest=None)
+    world = replace(world, local=replace(world.local, versions=versions))
+    assert removals(make_plan(world, memory)) == []
+
+
+def leave(world: World, memory: Memory) -> World:
+    """The world after the server dropped what the plan dropped."""
+    made = make_plan(world, memory)
+    config = configured(made)
+    assert config is not None
+    return replace(world, restart_config=dict(config))
+
+
+def test_a_model_that_left_git_is_unloaded_first_and_deleted_after_its_end() -> None:
+    world, memory = serving_world(*ABC[:2])
+    made = make_plan(world, memory)
+    config = configured(made)
+    assert config is not None
+    assert config.keys() == {"a", "b"}
+    assert removals(made) == []
+    assert [outcome.deployment.model for outcome in made.removals] == ["c"]
+    dropped = memory.with_model("c", ModelMemory(proven=(1,)))
+    world = replace(world, restart_config={m: config[m] for m in ("a", "b")})
+    unloading = served({"a": {1: UP}, "b": {1: UP}, "c": {1: State.UNLOADING}})
+    assert removals(make_plan(replace(world, served=unloading), dropped)) == []
+    ended = served({"a": {1: UP}, "b": {1: UP}, "c": {1: State.END}})
+    assert removals(make_plan(replace(world, served=ended), dropped)) == [("c", 1)]
+
+
+HELD = {
+    "an empty desired set": lambda world: replace(world, desired=desired()),
+    "more than half at once": lambda world: replace(world, desired=desired(ABC[0])),
+    "git could not be read": lambda world: replace(
+        world,
+        desired=desired(*ABC[:2]),
+        git_trouble=Unavailable("GitUnreachable", "the git server is away"),
+    ),
+    "a file of the commit is broken": lambda world: replace(
+        world,
+        desired=replace(desired(*ABC[:2]), problems=(Problem("x.yaml", 1, 1, "is not YAML"),)),
+    ),
+    "no group names the node": lambda world: replace(
+        world, desired=replace(desired(*ABC[:2]), group=None)
+    ),
+}
+
+
+@pytest.mark.parametrize("change", HELD.values(), ids=HELD.keys())
+def test_removals_are_held_back_in_doubt(change: object) -> None:
+    world, memory = serving_world(*ABC)
+    made = make_plan(change(world), memory)  # type: ignore[operator]
+    assert removals(made) == []
+    config = configured(made)
+    assert config is None or config.keys() == {"a", "b", "c"}
+    condition = next(c for c in made.conditions if c.name == "RemovalsAllowed")
+    assert not condition.holds
+    assert "stay here" in condition.sentence
+
+
+def test_nothing_is_removed_while_the_server_does_not_answer() -> None:
+    world, memory = serving_world(*ABC)
+    world = replace(
+        world,
+        served=Unavailable("ServerUnreachable", "it is down"),
+        local=local({"a": [1, 2, 3], "b": [1], "c": [1]}),
+    )
+    assert make_plan(world, memory).steps == ()
+
+
+def test_a_person_can_allow_what_is_held_back() -> None:
+    world, memory = serving_world(policy=Policy(allow_empty=True))
+    config = configured(make_plan(world, memory))
+    assert config == {}
+    world, memory = serving_world(ABC[0], policy=Policy(max_removals=2))
+    config = configured(make_plan(world, memory))
+    assert config is not None
+    assert config.keys() == {"a"}
+
+
+def test_a_version_that_does_not_fit_is_refused_with_the_numbers() -> None:
+    world, memory = serving_world(deployment("a", 2), *ABC[1:])
+    installed = local({"a": [1], "b": [1], "c": [1]}, free=400_000)
+    big = listing("a", 2, pin=2, size=1_000_000)
+    made = make_plan(replace(world, local=installed, available=available(big)), memory)
+    assert fetches(made) == []
+    assert made.outcomes[0].reason == "DiskFull"
+    assert "1.0 MB" in made.outcomes[0].sentence
+    assert "400.0 kB are free" in made.outcomes[0].sentence
+
+
+def test_a_group_over_its_quota_keeps_the_models_before_it_in_order() -> None:
+    wanted = desired(*ABC, deployment("d"), quota=Quota(models=3))
+    world, memory = serving_world(*ABC)
+    world = replace(world, desired=wanted, available=available(listing("d", 1, pin=1)))
+    made = make_plan(world, memory)
+    assert fetches(made) == []
+    assert made.outcomes[3].reason == "GroupQuotaExceeded"
+    assert made.outcomes[3].phase is Phase.FAILED
+
+
+def test_a_download_that_failed_waits_its_turn_and_a_new_commit_tries_at_once() -> None:
+    world, memory = serving_world(deployment("a", 2), *ABC[1:])
+    world = replace(world, available=available(listing("a", 2, pin=2)))
+    memory = make_plan(world, memory).memory
+    digest = snapshot("a", 2).digest
+    failed = FetchFailed("a", 2, digest, "ChecksumMismatch", "the bytes are not right")
+    memory = fold(memory, failed, NOW)
+    made = make_plan(world, memory)
+    assert fetches(made) == []
+    assert made.outcomes[0].phase is Phase.FAILED
+    assert made.outcomes[0].retry_in_seconds == pytest.approx(1.0)
+    assert "version 1 goes on serving" in made.outcomes[0].sentence
+    assert fetches(make_plan(world, memory, NOW + 2)) == [("a", 2)]
+    changed = desired(deployment("a", 2, labels={"stable": 1}), *ABC[1:])
+    assert fetches(make_plan(replace(world, desired=changed), memory)) == [("a", 2)]
+
+
+def test_a_pin_whose_objects_changed_keeps_what_is_installed_and_says_so() -> None:
+    world, memory = serving_world(*ABC)
+    changed = available(listing("a", 1, pin=1, generation=2))
+    made = make_plan(replace(world, available=changed), memory)
+    assert made.steps == ()
+    assert made.outcomes[0].reason == "SourceChanged"
+    assert made.outcomes[0].phase is Phase.DEPLOYED
+
+
+def test_a_version_that_never_loaded_is_replaced_once_its_bytes_are_repaired() -> None:
+    world, memory = serving_world(deployment("a", 2), *ABC[1:])
+    failure = back_off("junk", None, NOW, digest=snapshot("a", 2).digest)
+    memory = make_plan(world, memory).memory
+    memory = memory.with_model("a", replace(memory.of("a"), load_failures={2: failure}))
+    world = replace(
+        world,
+        local=local({"a": [1, 2], "b": [1], "c": [1]}),
+        available=available(listing("a", 2, pin=2, generation=2)),
+    )
+    assert removals(make_plan(world, memory)) == [("a", 2)]
+    gone = replace(world, local=local({"a": [1], "b": [1], "c": [1]}))
+    assert fetches(make_plan(gone, memory)) == [("a", 2)]
+
+
+def test_a_stopped_model_is_unloaded_and_its_files_stay() -> None:
+    world, memory = serving_world(deployment("a", 1, stop=True), *ABC[1:])
+    config = configured(make_plan(world, memory))
+    assert config is not None
+    assert config.keys() == {"b", "c"}
+    stopped = memory.with_model("a", replace(memory.of("a"), asked=None, good=None))
+    ended = served({"a": {1: State.END}, "b": {1: UP}, "c": {1: UP}})
+    made = make_plan(replace(world, served=ended, restart_config=config), stopped)
+    assert removals(made) == []
+    assert made.outcomes[0].phase is Phase.STOPPED
+
+
+def test_a_broken_file_leaves_its_model_as_it_is() -> None:
+    world, memory = serving_world(*ABC[:2])
+    problem = Problem("deployments/g/c.yaml", 1, 1, "is not YAML")
+    broken = replace(world.desired, broken={"c": problem}, problems=(problem,))
+    made = make_plan(replace(world, desired=broken), memory)
+    assert made.steps == ()
+    outcome = made.outcomes[2]
+    assert (outcome.deployment.model, outcome.phase) == ("c", Phase.FAILED)
+    assert outcome.reason == "InvalidConfig"
+    assert outcome.serving == (1,)
+
+
+versions = st.sets(st.integers(1, 5), max_size=5)
+states = st.dictionaries(st.integers(1, 5), st.sampled_from(list(State)), max_size=5)
+
+
+@given(
+    on_disk=versions,
+    asked=versions,
+    good=versions,
+    seen=states,
+    proven=st.lists(st.integers(1, 5), unique=True),
+    pin=st.integers(1, 5),
+    label=st.none() | st.integers(1, 5),
+    strategy=st.sampled_from(list(Strategy)),
+    keep=st.integers(0, 3),
+)
+def test_whatever_the_state_nothing_needed_is_deleted(
+    on_disk: set[int],
+    asked: set[int],
+    good: set[int],
+    seen: dict[int, State],
+    proven: list[int],
+    pin: int,
+    label: int | None,
+    strategy: Strategy,
+    keep: int,
+) -> None:
+    labels = {} if label is None else {"stable": label}
+    wanted = deployment("a", pin, labels=labels, strategy=strategy)
+    known = ModelMemory(
+        asked=Ask(frozenset(asked)) if asked else None,
+        good=Ask(frozenset(good)) if good else None,
+        since=dict.fromkeys(asked, 0.0),
+        proven=tuple(proven),
+    )
+    memory = Memory(models={"a": known}, connection=1, confirmed=True)
+    world = World(
+        desired(wanted, policy=Policy(keep=keep)),
+        Available(),
+        local({"a": on_disk}),
+        served({"a": seen}),
+        restart_config(memory),
+    )
+    made = make_plan(world, memory)
+    gone = {version for _, version in removals(made)}
+    held = {v for v, state in seen.items() if State.UNKNOWN < state < State.END}
+    previous = [v for v in reversed(made.memory.of("a").proven) if v not in (pin, label)]
+    assert not gone & ({pin, label} | asked | held | good | set(previous[:keep]))
+    assert gone <= on_disk
+    config = configured(made)
+    for version in config["a"].versions if config and "a" in config else ():
+        assert version in on_disk or version in asked or version in held
