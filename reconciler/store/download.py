@@ -75,10 +75,10 @@ class Download:
                 )
             self._forget(pending)
             written = {}
-        file = self._snapshot.files[pending[0]]
         raise DownloadError(
-            f"{self._describe_mismatch(file)} ({_FILE_ATTEMPTS} attempts); it is not installed,"
-            " publish it again",
+            f"{self._name(self._snapshot.files[pending[0]])} does not have the checksum (crc32c)"
+            f" that its listing names ({_FILE_ATTEMPTS} attempts); it is not installed, publish it"
+            " again",
             "ChecksumMismatch",
         )
 
@@ -155,9 +155,6 @@ class Download:
                     f"{self._name(file)} ended after {offset - chunk.start:,} of"
                     f" {chunk.end - chunk.start:,} bytes"
                 )
-            is_whole = chunk.end - chunk.start == file.size_bytes
-            if is_whole and file.crc32c not in (None, crc):
-                raise TransientReadError(self._describe_mismatch(file), "ChecksumMismatch")
             await self._lanes.run(append_chunk, self._staging, chunk, crc)
         except BaseException:
             self.fetched_bytes -= offset - chunk.start
@@ -193,9 +190,6 @@ class Download:
 
     def _name(self, file: StoredFile) -> str:
         return f"{self._snapshot.source}/{self._snapshot.folder}/{file.path}"
-
-    def _describe_mismatch(self, file: StoredFile) -> str:
-        return f"{self._name(file)} does not have the checksum (crc32c) that its listing names"
 
 
 def _write(path: Path, offset: int, piece: bytes, crc: int) -> int:
