@@ -106,7 +106,7 @@ def _is_quoted_number(instance: object, schema: dict[str, Any]) -> bool:
 
 
 def _explain_unknown(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    near = get_close_matches(name, known, n=1, cutoff=0.7)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
     return f"unknown field {show(name)}; {hint}"
 

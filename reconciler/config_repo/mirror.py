@@ -32,7 +32,7 @@ from reconciler.config_repo.git_errors import (
     git_error,
     redact,
 )
-from reconciler.config_repo.objects import Objects, open_objects
+from reconciler.config_repo.objects import Objects
 from reconciler.config_repo.private_git import REMOTE, MirrorSettings, PrivateGit
 from reconciler.config_repo.tree import Blob
 from reconciler.errors import DeadlineError, GitError
@@ -255,8 +255,7 @@ class Mirror:
         environment = self._git.environment(self._folder)
         with self._lock:
             try:
-                with open_objects(self._folder, environment, self._url) as objects:
-                    yield objects
+                yield Objects(self._folder, environment, self._url)
             except GitError as error:
                 self._is_suspect |= error.reason == MIRROR_CORRUPT
                 raise

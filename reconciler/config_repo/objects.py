@@ -1,17 +1,15 @@
 """Reads commits, trees and blobs of the mirror: no checkout, no network, no hooks.
 
-GitPython runs the git command; each call has a deadline and reads a bounded amount. Whatever git
-cannot read here is the mirror's damage (`MirrorCorrupt`), as nothing else writes to it.
+GitPython runs the git command, each call with a deadline. Its Repo class is not used: it looks at
+the agent's own GIT_* variables, and a damaged repository is better judged by git itself. Whatever
+git cannot read here is the mirror's damage (`MirrorCorrupt`), as nothing else writes to it.
 """
 
-import configparser
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reconciler.config_repo.git_errors import (
     DEADLINE_EXCEEDED,
@@ -25,9 +23,6 @@ from reconciler.config_repo.tree import Blob
 from reconciler.errors import ConfigError, GitError
 from reconciler.model import Commit
 
-if TYPE_CHECKING:
-    import git
-
 _READ_DEADLINE_SECONDS = 60.0
 _MAX_ENTRIES = 200_000
 _MAX_SUBJECT_CHARACTERS = 500
@@ -36,10 +31,11 @@ _COMMIT_FIELDS = "%(objectname)%00%(authorname)%00%(committerdate:unix)%00%(subj
 
 
 class Objects:
-    """The objects of one bare repository, open until the block of `open_objects` ends."""
+    """The objects of the bare repository at `folder`; `url` is only named in messages."""
 
-    def __init__(self, repo: "git.Repo", url: str) -> None:
-        self._repo = repo
+    def __init__(self, folder: Path, environment: Mapping[str, str], url: str) -> None:
+        self._folder = folder
+        self._environment = environment
         self._url = url
 
     def read_commit(self, ref: str) -> Commit | None:
@@ -106,10 +102,14 @@ class Objects:
         return found
 
     def _run(self, arguments: Sequence[str], stdin: int | None = None) -> bytes:
-        import git
+        # Without a git command GitPython would fail to import; what to say then is said below.
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        import git  # takes a while, and commands that read no repository need not wait
 
+        command = git.Git(self._folder)
+        command.update_environment(**self._environment)
         try:
-            status, output, stderr = self._repo.git.execute(
+            status, output, stderr = command.execute(
                 ["git", *arguments],
                 istream=stdin,
                 with_extended_output=True,
@@ -134,27 +134,6 @@ class Objects:
 
     def _damage(self, what: str) -> GitError:
         return describe_damage(self._url, what)
-
-
-@contextmanager
-def open_objects(folder: Path, environment: Mapping[str, str], url: str) -> Iterator[Objects]:
-    """Open the bare repository at `folder` for a block.
-
-    Raises GitError with MirrorCorrupt when that is no repository.
-    """
-    # Without a git command GitPython would fail to import; what to say then is said in _run.
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    import git  # takes a while, and commands that read no repository need not wait
-
-    try:
-        repo = git.Repo(folder, expand_vars=False)
-    except (git.GitError, configparser.Error, OSError, ValueError) as error:
-        raise describe_damage(url, type(error).__name__) from None
-    try:
-        repo.git.update_environment(**environment)
-        yield Objects(repo, url)
-    finally:
-        repo.close()
 
 
 def check_object_id(text: str) -> None:

@@ -1,0 +1,58 @@
+"""Placement: every node comes to the same answer, and little moves when nodes come and go."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.planning.placement import holders
+
+names = st.text(alphabet="abcdefgh-0123456789", min_size=1, max_size=12)
+groups = st.lists(names, min_size=1, max_size=12, unique=True)
+
+
+@given(key=names, nodes=groups, replicas=st.integers(1, 15), data=st.data())
+def test_order_and_repetition_do_not_matter(
+    key: str, nodes: list[str], replicas: int, data: st.DataObject
+) -> None:
+    shuffled = data.draw(st.permutations(nodes + nodes[:2]))
+    held = holders(key, nodes, replicas)
+    assert holders(key, shuffled, replicas) == held
+    assert len(held) == len(set(held)) == min(replicas, len(nodes))
+    assert set(held) <= set(nodes)
+
+
+@given(key=names, nodes=groups, replicas=st.integers(1, 15), data=st.data())
+def test_a_node_that_leaves_moves_only_its_own_share(
+    key: str, nodes: list[str], replicas: int, data: st.DataObject
+) -> None:
+    leaver = data.draw(st.sampled_from(nodes))
+    before = holders(key, nodes, replicas)
+    after = holders(key, [node for node in nodes if node != leaver], replicas)
+    assert [node for node in before if node != leaver] == list(after[: len(set(before) - {leaver})])
+
+
+@given(key=names, nodes=groups, replicas=st.integers(1, 15))
+def test_one_replica_more_keeps_those_that_hold_it(
+    key: str, nodes: list[str], replicas: int
+) -> None:
+    assert holders(key, nodes, replicas + 1)[:replicas] == holders(key, nodes, replicas)
+
+
+def test_all_is_every_node() -> None:
+    assert set(holders("search/ranker", ["a", "b", "c"], None)) == {"a", "b", "c"}
+    assert holders("search/ranker", [], 2) == ()
+
+
+def test_shares_are_about_even() -> None:
+    nodes = [f"node-{number}" for number in range(10)]
+    held = [holders(f"group/model-{number}", nodes, 1)[0] for number in range(2000)]
+    counts = [held.count(node) for node in nodes]
+    assert min(counts) > 140
+    assert max(counts) < 260
+
+
+def test_the_answer_is_the_same_in_every_version() -> None:
+    """Nodes are upgraded one by one; another answer would move models while that goes on."""
+    assert holders("search/similar", ["search-1", "search-2", "search-3"], 2) == (
+        "search-2",
+        "search-1",
+    )
