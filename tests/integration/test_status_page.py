@@ -17,7 +17,7 @@ from reconciler.status.server import StatusServer
 from tests.browser import Browser, running_browser
 
 EVIL = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
-LONG = "a-very-long-name-" * 12
+LONG = "averylongname" * 16
 LARGE = 9_007_199_254_740_993  # one more than a JavaScript number can hold
 FIRST = Commit("aaaaaaa1111", "Ada Lovelace", "Add ranker", 1000.0)
 SECOND = Commit("bbbbbbb2222", "Grace Hopper", f"Roll out {EVIL}", 2000.0)
@@ -48,6 +48,10 @@ class Node:
     def hang(self) -> None:
         """Let the heart stop while the port goes on answering."""
         self._clock_seconds += 45
+
+    def recover(self) -> None:
+        """Let the heart beat again."""
+        self.board.beat()
 
     def stop(self) -> None:
         self._server.stop()
@@ -279,7 +283,7 @@ def test_an_empty_node_says_why(
     assert "Nothing has changed on this node yet." in browser.text()
 
 
-def test_it_says_when_the_loop_hangs(browser: Browser, node: Node) -> None:
+def test_it_says_when_the_loop_hangs_and_when_it_moves_again(browser: Browser, node: Node) -> None:
     node.publish(report(deployed("embed", 7)))
     open_page(browser, node)
 
@@ -290,6 +294,11 @@ def test_it_says_when_the_loop_hangs(browser: Browser, node: Node) -> None:
     assert "has not moved for 45 s" in text
     assert "What is shown below is what it said last." in text
     assert "embed" in text
+    assert browser.evaluate("document.querySelector('main').className") == "stale"
+
+    node.recover()
+    browser.wait_for("!document.querySelector('#banner p')")
+    assert browser.evaluate("document.querySelector('main').className") == ""
 
 
 def test_it_says_when_the_agent_is_gone_and_keeps_what_was_known(

@@ -370,7 +370,7 @@ async def test_it_listens_on_ipv6_too(tmp_path: Path) -> None:
         assert (await node.client.get("/livez")).status_code == 200
 
 
-async def test_signals_stay_with_the_agent_and_a_cancelled_server_gives_its_port_back(
+async def test_signals_stay_with_the_agent_and_a_cancelled_server_leaves_nothing_open(
     tmp_path: Path,
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
@@ -383,9 +383,14 @@ async def test_signals_stay_with_the_agent_and_a_cancelled_server_gives_its_port
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"http://127.0.0.1:{port}/livez")).status_code == 200
         assert signal.getsignal(signal.SIGTERM) is before
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"}"), 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, 10)
+        assert reader.at_eof(), "the connection that was kept alive is still there"
+        writer.close()
 
     with socket.create_server(("127.0.0.1", port)) as again:
         assert again.getsockname()[1] == port
