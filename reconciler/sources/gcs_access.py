@@ -38,7 +38,7 @@ class Access:
         self.emulator = _read_emulator(environment)
         self._credentials = _go_unsigned() if self.emulator else _find_credentials(scope)
         self.anonymous = isinstance(self._credentials, AnonymousCredentials)
-        session = requests.Session() if self.anonymous else _sign(self._credentials)
+        session = _open_session(self._credentials)
         session.hooks["response"].append(self._note_clock)
         options = {"api_endpoint": self.emulator} if self.emulator else None
         # A project is asked for only by calls that create buckets; None is "no project".
@@ -94,10 +94,12 @@ def _go_unsigned() -> Any:
     return AnonymousCredentials()  # type: ignore[no-untyped-call]
 
 
-def _sign(credentials: Any) -> requests.Session:
+def _open_session(credentials: Any) -> requests.Session:
     return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
 
 
 def _read_emulator(environment: Mapping[str, str]) -> str | None:
     host = environment.get("STORAGE_EMULATOR_HOST", "").rstrip("/")
-    return host if not host or "://" in host else f"http://{host}"
+    if not host:
+        return None
+    return host if "://" in host else f"http://{host}"

@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_THREADS = 8
+_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
