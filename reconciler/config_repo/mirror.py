@@ -86,7 +86,7 @@ class Mirror:
                 return self._newest()
             try:
                 if self._is_suspect:
-                    raise self._damage("objects are missing in it")
+                    raise describe_damage(self._url, "objects are missing in it")
                 self._sweep()
                 self._fetch_into(self._folder)
                 return self._newest()
@@ -126,7 +126,7 @@ class Mirror:
                 found = objects.read([blob.id for blob in batch])
                 for blob in batch:
                     if blob.id not in found:
-                        raise self._damage(f"object {blob.id} is missing")
+                        raise describe_damage(self._url, f"object {blob.id} is missing")
             for blob in batch:
                 yield blob, found[blob.id]
 
@@ -168,16 +168,14 @@ class Mirror:
     def _rebuild_once_in_a_while(self, error: GitError) -> None:
         wait_seconds = self._rebuild_not_before_seconds - self._now_seconds()
         if wait_seconds > 0:
-            raise self._damage(
-                f"it was rebuilt a moment ago, check the disk; next attempt in {wait_seconds:.0f} s"
+            raise describe_damage(
+                self._url,
+                "it was rebuilt a moment ago, so check the disk;"
+                f" the next attempt is in {wait_seconds:.0f} s",
             ) from error
         self._rebuild_not_before_seconds = self._now_seconds() + _REBUILD_PAUSE_SECONDS
         self._rebuild()
         log.warning("the mirror of the config repo was damaged and has been rebuilt: %s", error)
-
-    def _damage(self, what: str) -> GitError:
-        self._is_suspect = True
-        return describe_damage(self._url, what)
 
     # --- the folder on disk -----------------------------------------------------------------
 
@@ -247,7 +245,7 @@ class Mirror:
     def _newest(self) -> Commit:
         commit = self.head()
         if commit is None:
-            raise self._damage(f"{self._ref} is missing in it")
+            raise describe_damage(self._url, f"{self._ref} is missing in it")
         return commit
 
     @contextmanager

@@ -116,18 +116,17 @@ def test_a_memory_that_makes_no_sense_is_an_empty_one(
     assert ConfigRepo(mirror, "search-1", tmp_path / "state").read(commit).deployments
 
 
-def test_the_memory_of_another_repo_is_not_used(
+def test_the_memory_of_another_folder_is_not_used(
     remote: ConfigRemote, mirror: CountingMirror, tmp_path: Path
 ) -> None:
     ConfigRepo(mirror, "search-1", tmp_path / "state").read(mirror.fetch())
-    elsewhere = ConfigRemote(tmp_path / "elsewhere")
-    elsewhere.commit(
+    remote.commit(
         {
-            "groups/search.yaml": "nodes: [search-1]\n",
-            "deployments/search/ranker.yaml": "broken\n",
+            "other/groups/search.yaml": "nodes: [search-1]\n",
+            "other/deployments/search/ranker.yaml": "broken\n",
         }
     )
-    other = Mirror(MirrorSettings(elsewhere.url, "main", tmp_path / "state"))
+    other = Mirror(MirrorSettings(remote.url, "main", tmp_path / "state", folder="other"))
     desired = ConfigRepo(other, "search-1", tmp_path / "state").read(other.fetch())
     assert desired.deployments == ()
     assert set(desired.broken) == {"ranker"}

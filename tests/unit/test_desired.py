@@ -294,6 +294,35 @@ def test_a_file_that_turns_to_a_taken_model_keeps_its_own(history: History) -> N
     assert set(on(fleet).broken) == {"ranker", "suggest"}
 
 
+def test_a_newcomer_cannot_take_the_model_of_a_broken_file() -> None:
+    history = History()
+    history.commit({**BASE, "deployments/search/z.yaml": deployment(4, "model: m")})
+    fleet = history.commit(
+        {"deployments/search/z.yaml": "broken", "deployments/search/m.yaml": deployment(5)}
+    )
+    assert versions(fleet)["m"] == 4
+    assert [problem.path for problem in fleet.problems] == [
+        "deployments/search/m.yaml",
+        "deployments/search/z.yaml",
+    ]
+
+
+def test_a_model_that_moved_is_served_once_even_if_its_old_file_is_wrong() -> None:
+    history = History()
+    history.commit({**BASE, "deployments/search/b.yaml": deployment(4, "model: m")})
+    fleet = history.commit(
+        {
+            "deployments/search/a.yaml": deployment(5, "model: m"),
+            "deployments/search/b.yaml": deployment(6, "model: ranker"),
+        }
+    )
+    assert sorted(item.model for item in fleet.deployments.values() if item.group == "search") == [
+        "m",
+        "ranker",
+        "suggest",
+    ]
+
+
 def test_two_files_may_swap_their_models(history: History) -> None:
     fleet = history.commit(
         {
