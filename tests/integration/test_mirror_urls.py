@@ -41,7 +41,7 @@ def test_urls(text: str, remote: Remote) -> None:
     ],
 )
 def test_urls_that_git_must_not_see(text: str) -> None:
-    with pytest.raises(SettingsError, match="^repo "):
+    with pytest.raises(SettingsError, match=r"^repo "):
         split_url(text)
 
 
