@@ -13,7 +13,7 @@ from typing import Any
 from reconciler.serving.protocol.control_pb2 import Code
 from reconciler.standin.errors import StatusError
 
-_THREADS = 4 * (os.cpu_count() or 1)
+THREADS = 4 * (os.cpu_count() or 1)
 
 
 def _flag(default: Any, text: str) -> Any:
@@ -27,7 +27,7 @@ class Flags:
     port: int = _flag(8500, "gRPC port; 0 for none")
     grpc_socket_path: str = _flag("", "unix socket to listen on besides")
     rest_api_port: int = _flag(0, "HTTP/REST port; 0 for none")
-    grpc_max_threads: int = _flag(_THREADS, "how many gRPC requests are worked on at a time")
+    grpc_max_threads: int = _flag(THREADS, "how many gRPC requests are worked on at a time")
     grpc_channel_arguments: str = _flag("", "comma separated key=value pairs for the gRPC server")
     model_config_file: str = _flag("", "text ModelServerConfig; --model_name and path are ignored")
     model_config_file_poll_wait_seconds: float = _flag(

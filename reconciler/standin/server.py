@@ -16,7 +16,7 @@ from reconciler.standin.api import Api, answer_predict, can_predict
 from reconciler.standin.config_file import read_config_file
 from reconciler.standin.core import CoreOptions, ServerCore
 from reconciler.standin.errors import StatusError
-from reconciler.standin.flags import Flags
+from reconciler.standin.flags import THREADS, Flags
 from reconciler.standin.loader import FolderLoader
 from reconciler.standin.manager import ModelLoader, Retries
 from reconciler.standin.rest import RestServer
@@ -109,7 +109,7 @@ def _core_options(flags: Flags) -> CoreOptions:
         tick_seconds=flags.standin_tick_seconds,
         load_threads=flags.num_load_threads,
         unload_threads=flags.num_unload_threads,
-        initial_load_threads=max(flags.grpc_max_threads, 4),
+        initial_load_threads=THREADS,
         retries=Retries(flags.max_num_load_retries, flags.load_retry_interval_micros / 1e6),
         allow_labels_for_unavailable=flags.allow_version_labels_for_unavailable_models,
     )

@@ -115,11 +115,12 @@ def find_versions(model: WatchedModel) -> tuple[AspiredVersion, ...]:
     if choice == "specific":
         return _specific(model)
     children = _numbered_children(model)
+    by_version = _index(children)
     if choice == "all":
+        # Of two names for one number the first is loaded, whatever the warning says.
         versions = tuple(children)
     else:
         count = max(model.policy.latest.num_versions, 1)
-        by_version = _index(children)
         versions = tuple(by_version[number] for number in sorted(by_version)[-count:])
     if not versions:
         _LOG.warning(
@@ -167,8 +168,8 @@ def _index(children: list[AspiredVersion]) -> dict[int, AspiredVersion]:
                 "Duplicate version directories detected. Version %d will be loaded from %s, %s"
                 " will be ignored.",
                 child.version,
-                child.path,
-                by_version[child.version].path,
+                child.path.rpartition("/")[2],
+                by_version[child.version].path.rpartition("/")[2],
             )
         by_version[child.version] = child
     return by_version
