@@ -7,7 +7,6 @@ git cannot read here is the mirror's damage (`MirrorCorrupt`), as nothing else w
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -85,7 +84,8 @@ class Objects:
         """Return the bytes of those blobs that are there."""
         for blob_id in blob_ids:
             check_object_id(blob_id)
-        with tempfile.TemporaryFile() as wanted:
+        # In memory: reading what is on disk must also work when the disk is full.
+        with os.fdopen(os.memfd_create("blob-ids"), "wb+") as wanted:
             wanted.write("".join(f"{blob_id}\n" for blob_id in blob_ids).encode())
             wanted.seek(0)
             output = self._run(["cat-file", "--batch"], wanted.fileno())

@@ -116,6 +116,19 @@ def test_a_memory_that_makes_no_sense_is_an_empty_one(
     assert ConfigRepo(mirror, "search-1", tmp_path / "state").read(commit).deployments
 
 
+def test_a_memory_that_cannot_be_written_holds_nothing_up(
+    remote: ConfigRemote, mirror: CountingMirror, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where the folder should be")
+    repo = ConfigRepo(mirror, "search-1", blocked)
+    assert repo.read(mirror.fetch()).deployments
+    blocked.unlink()
+    remote.commit({"README.md": "nothing of ours\n"})
+    repo.read(mirror.fetch())
+    assert (blocked / "last_good.json").is_file()
+
+
 def test_the_memory_of_another_folder_is_not_used(
     remote: ConfigRemote, mirror: CountingMirror, tmp_path: Path
 ) -> None:
