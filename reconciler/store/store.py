@@ -43,6 +43,8 @@ class Store:
         self._chunk_bytes = chunk_bytes
         self._inventory = Inventory(models_dir)
         self._room = asyncio.Lock()
+        # Two versions of a new model at once would both try to make the model's folder.
+        self._placing = asyncio.Lock()
         self._running: dict[Download, int] = {}
         """Downloads under way, each with the room that it was promised."""
 
@@ -152,9 +154,10 @@ class Store:
         await self._lanes.run_all(make_durable, paths)
         ours = await self._lanes.run(self._inventory.read_manifest, model, version) is not None
         manifest = _make_manifest(snapshot, files)
-        await self._lanes.finish(
-            place, self.models_dir, model, version, staging, manifest, ours=ours
-        )
+        async with self._placing:
+            await self._lanes.finish(
+                place, self.models_dir, model, version, staging, manifest, ours=ours
+            )
         self._inventory.mark(model, version, intact=True)
         await self._discard(model, snapshot)
         return LocalVersion(model, version, snapshot.size_bytes, snapshot.digest)

@@ -107,6 +107,22 @@ def test_a_foreign_folder_is_kept_aside(world: World, files: dict[str, bytes]) -
     assert read_files(world.models / "ranker" / aside) == files
 
 
+def test_two_versions_of_a_new_model_come_at_once(world: World) -> None:
+    snapshots = [world.publish(version, dict(WHOLE)) for version in (1, 2, 3)]
+
+    async def run() -> None:
+        store = Store(world.models)
+        fetches = [store.fetch("ranker", snapshot, FileSource()) for snapshot in snapshots]
+        await asyncio.gather(*fetches)
+        store.close()
+
+    asyncio.run(run())
+    versions = read_inventory(world.models).versions["ranker"]
+    assert {v: found.digest for v, found in versions.items()} == {
+        snapshot.version: snapshot.digest for snapshot in snapshots
+    }
+
+
 def test_a_stray_file_with_a_number_for_a_name_is_kept_aside(world: World) -> None:
     snapshot = world.publish(20260101, dict(WHOLE))
     (world.models / "ranker").mkdir(parents=True)
