@@ -77,7 +77,7 @@ def _find_objection(desired: Desired, leaving: int, managed: int) -> str | None:
 
 
 def _removal_cap(policy: Policy, managed: int) -> int:
-    if policy.max_removals < 1:
+    if 0 < policy.max_removals < 1:
         return max(1, int(managed * policy.max_removals))
     return int(policy.max_removals)
 

@@ -175,6 +175,9 @@ def test_a_model_that_left_git_is_unloaded_first_and_deleted_after_its_end() -> 
 HELD = {
     "an empty desired set": lambda world: replace(world, desired=desired()),
     "more than half at once": lambda world: replace(world, desired=desired(ABC[0])),
+    "no removal is allowed at all": lambda world: replace(
+        world, desired=desired(*ABC[:2], policy=Policy(max_removals=0.0))
+    ),
     "git could not be read": lambda world: replace(
         world,
         desired=desired(*ABC[:2]),
