@@ -101,7 +101,7 @@ def _summarize(plan: Plan) -> str:
     if not counts:
         return "nothing is deployed on this node"
     words = ", ".join(f"{counts[phase]} {phase}" for phase in Phase if phase in counts)
-    return words if plan.in_motion else f"nothing to do: {words}"
+    return f"nothing to do: {words}" if plan.converged else words
 
 
 def _measure(local: Local) -> Disk:

@@ -160,10 +160,9 @@ def _in_the_way(target: Target, sight: Sight) -> _Verdict | None:
             if failure := memory.load_failures.get(version):
                 if version in sight.serving:
                     continue
-                is_retrying = memory.asked and version in memory.asked.versions
-                if not (is_retrying and not memory.has_failed(version)):
-                    what = f"version {version} failed to load: {failure.message}"
-                    return _from_failure(what, failure, sight)
+                # Also while it is tried again: a phase that flaps with each try tells nobody more.
+                what = f"version {version} failed to load: {failure.message}"
+                return _from_failure(what, failure, sight)
             continue
         if trouble := (sight.refused or {}).get(version) or target.troubles.get(version):
             return _from_trouble(trouble, sight)

@@ -12,6 +12,7 @@ return, versions that are never tried again, polls frozen by one missing folder)
     monitor          what GetModelStatus shows                   (ServableStateMonitor)
     loader           a folder -> a model, or the loader's error
     session          the same with TensorFlow, which predicts
+    pacing           loads that last as long as real ones
     api, rpc, rest   the answers, over gRPC and over HTTP
     server, program  start-up
 """

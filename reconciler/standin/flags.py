@@ -50,6 +50,9 @@ class Flags:
     enable_grpc_healthcheck_service: bool = _flag(False, "answer grpc.health.v1")
     standin_listen_host: str = _flag("0.0.0.0", "OURS: address to bind")  # noqa: S104, as theirs
     standin_tick_seconds: float = _flag(0.1, "OURS: how often the manager acts")
+    standin_load_seconds: float = _flag(
+        0.12, "OURS: the least time a load takes, three times that for the first ones"
+    )
     standin_predict: str = _flag(
         "auto", "OURS: on, off, or auto: predict where TensorFlow is installed"
     )

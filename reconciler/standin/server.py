@@ -19,6 +19,7 @@ from reconciler.standin.errors import StatusError
 from reconciler.standin.flags import THREADS, Flags
 from reconciler.standin.loader import FolderLoader
 from reconciler.standin.manager import ModelLoader, Retries
+from reconciler.standin.pacing import PacedLoader
 from reconciler.standin.rest import RestServer
 from reconciler.standin.rpc import open_server
 from reconciler.standin.threads import PeriodicFunction
@@ -41,7 +42,8 @@ def start_server(flags: Flags) -> RunningServer:
     waited for.
     """
     _check_flags(flags)
-    core = ServerCore(_core_options(flags), make_loader(flags))
+    loader = PacedLoader(make_loader(flags), flags.standin_load_seconds)
+    core = ServerCore(_core_options(flags), loader)
     core.reload(_first_config(flags))
     if flags.model_config_file and flags.model_config_file_poll_wait_seconds > 0:
         PeriodicFunction(

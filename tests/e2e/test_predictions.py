@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import grpc
 import pytest
 
-from reconciler.serving.protocol.inference_pb2 import PredictRequest, PredictResponse
+from reconciler.serving.protocol.inference_pb2 import DT_FLOAT, PredictRequest, PredictResponse
 from reconciler.serving.protocol.methods import PREDICT
 from tests.e2e.stage import GROUP, Stage, deployment
 
@@ -21,7 +21,6 @@ pytest.importorskip(
 )
 
 SWITCHES = 50
-FLOAT = 1
 
 
 @dataclass
@@ -43,7 +42,7 @@ class Client:
         if self.label:
             request.model_spec.version_label = self.label
         tensor = request.inputs["x"]
-        tensor.dtype = FLOAT
+        tensor.dtype = DT_FLOAT
         tensor.tensor_shape.dim.add().size = 1
         tensor.float_val.append(1.0)
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
