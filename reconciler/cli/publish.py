@@ -7,11 +7,11 @@ import click
 from reconciler.errors import SourceError
 from reconciler.model import Listing, Query, StoredFile
 from reconciler.planning.versions import group_versions
+from reconciler.planning.wording import format_bytes
 from reconciler.sources.file import walk_folder
 from reconciler.sources.registry import Sources
 from reconciler.sources.upload import upload_version
 from reconciler.store.completeness import find_lack
-from reconciler.store.room import format_bytes
 
 
 @click.command("publish")

@@ -131,9 +131,11 @@ def _is_in_motion(
     if memory.reload_started_at is not None or any(o.reason in _MOVING for o in outcomes):
         return True
     for model, versions in seen.items():
-        asked = memory.of(model).asked
+        known = memory.of(model)
+        asked = known.asked.versions if known.asked else frozenset()
         held = {version for version, status in versions.items() if is_active(status)}
-        if held - (asked.versions if asked else frozenset()):
+        awaited = {v for v in asked - known.available if not known.has_failed(v)}
+        if held - asked or (awaited and known.nudges <= 1):
             return True
     return False
 

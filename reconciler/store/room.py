@@ -5,10 +5,10 @@ from pathlib import Path
 
 from reconciler.errors import DownloadError
 from reconciler.model import Snapshot
+from reconciler.planning.wording import format_bytes
 from reconciler.store.journal import read_journal
 
 _BLOCK_BYTES = 4096
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def check_room(
@@ -34,11 +34,3 @@ def check_room(
         f" {format_bytes(free)} free{promised}; it is not downloaded until there is room",
         "DiskFull",
     )
-
-
-def format_bytes(count: int) -> str:
-    """Return a number of bytes as a person would write it: `1.2 GiB`."""
-    amount, unit = float(count), 0
-    while amount >= 1024 and unit < len(_UNITS) - 1:
-        amount, unit = amount / 1024, unit + 1
-    return f"{amount:.1f} {_UNITS[unit]}" if unit else f"{count} bytes"

@@ -132,6 +132,6 @@ def test_the_command_says_what_it_did(tmp_path: Path, export: Path) -> None:
     result = CliRunner().invoke(publish, [str(export), url, "--version", "5"])
     assert (result.exit_code, result.output) == (
         0,
-        f"published {url}/5 (5 files, 6.9 KiB)\n",
+        f"published {url}/5 (5 files, 7.0 kB)\n",
     )
     assert set(FileSource().list(Query(url)).snapshots) == {5}
