@@ -258,7 +258,7 @@ async def test_a_version_that_does_not_fit_is_refused_with_the_numbers(
     world.bucket.put_version("42", {**WHOLE, WEIGHTS: b"\0" * 3 * 1024 * 1024})
     snapshot = await world.snapshot()
     store = Store(small_disk, CONNECTIONS, HURRIED, CHUNK)
-    with pytest.raises(DownloadError, match=r"needs 3.1 MB and .* has 2.1 MB free") as raised:
+    with pytest.raises(DownloadError, match=r"needs 3.2 MB and .* has 2.1 MB free") as raised:
         await store.fetch("ranker", snapshot, world.source)
     store.close()
     assert raised.value.reason == "DiskFull"
