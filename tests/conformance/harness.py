@@ -41,7 +41,8 @@ from reconciler.serving.protocol.methods import (
 STANDIN = (
     f"{shlex.quote(sys.executable)} -m reconciler.standin --port={{port}}"
     " --rest_api_port={rest_port} --model_config_file={config} --standin_listen_host=127.0.0.1"
-    " --standin_tick_seconds=0.005 --standin_scripts=true --standin_predict=off {flags}"
+    " --standin_tick_seconds=0.005 --standin_load_seconds=0 --standin_scripts=true"
+    " --standin_predict=off {flags}"
 )
 USUAL_FLAGS = (
     "--max_num_load_retries=0",

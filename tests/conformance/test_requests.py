@@ -13,7 +13,7 @@ def test_a_request_under_way_holds_every_transition(server: Server) -> None:
         write_savedmodel(server.folder / path, 1)
     a, b, c = (model(name, server.folder / name) for name in "abc")
     server.start([a, b], predict=True)
-    wait = server.predict_async("b", slow_seconds=2.0)
+    wait = server.predict_async("b", slow_seconds=server.pace.blocked_seconds + 2)
     server.let_polls_pass()  # long enough for the request to have begun
 
     assert server.reload(a) == OK  # at once, while b still answers
@@ -28,7 +28,7 @@ def test_a_request_under_way_holds_every_transition(server: Server) -> None:
 
     # Adding b back before its unload has ended takes that end for its failure.
     assert server.reload(a, b, c) == OK
-    wait = server.predict_async("b", slow_seconds=2.0)
+    wait = server.predict_async("b", slow_seconds=server.pace.blocked_seconds + 2)
     server.let_polls_pass()
     assert server.reload(a, c) == OK
     server.until_states("b", {1: "UNLOADING"})
