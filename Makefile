@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format unit integration conformance e2e protocol clean
+.PHONY: demo test check format unit integration conformance e2e protocol system-packages clean
 
 demo: $(VENV)/.demo
 	$(BIN)/reconciler demo $(ARGS)
@@ -38,6 +38,12 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@ $(VENV)/.demo
+
+# For the tests of the page and of git over ssh, which are skipped without them (Debian, as root).
+system-packages:
+	apt-get update --quiet
+	apt-get install --yes --no-install-recommends chromium git openssh-server
+	mkdir -p /run/sshd
 
 clean:
 	rm -rf $(VENV)
