@@ -22,7 +22,8 @@ from reconciler.config_repo.private_git import MirrorSettings
 from reconciler.config_repo.watch import GitWatch
 from reconciler.errors import ReconcilerError
 from reconciler.herald import Herald
-from reconciler.model import Local, Phase, Progress, Query, Served, Unavailable
+from reconciler.model import Condition, Local, Phase, Progress, Query, Served, Unavailable
+from reconciler.planning.conditions import GIT_REACHABLE, MODELS_INTACT
 from reconciler.planning.events import Fetched, FetchFailed, Reloaded, ReloadFailed, fold
 from reconciler.planning.goals import wanted_queries
 from reconciler.planning.outcome import SERVER_UNREACHABLE
@@ -98,6 +99,7 @@ class Agent:
         )
         self._memory, self._applied = memory_file.load(self._memory_path)
         self._memory_written: bytes | None = None
+        self._memory_failed = False
         self._herald = Herald(self.board, settings.node)
         self.plan: Plan | None = None
 
@@ -109,9 +111,16 @@ class Agent:
         self._fold_events()
         desired = self.git.desired
         if desired is None:
-            await self._herald.wait(self.git.trouble, self._applied)
+            trouble = self.git.trouble or Unavailable("Starting", "the config repo is being read")
+            condition = Condition(GIT_REACHABLE, False, trouble.reason, trouble.sentence)
+            await self._herald.wait(condition, self._applied)
             return
-        local = await asyncio.to_thread(self._store.read_inventory)
+        try:
+            local = await asyncio.to_thread(self._store.read_inventory)
+        except ReconcilerError as error:
+            condition = Condition(MODELS_INTACT, False, error.reason, str(error))
+            await self._herald.wait(condition, self._applied)
+            return
         self._want_listings(local)
         world = World(
             desired=desired,
@@ -180,9 +189,16 @@ class Agent:
         return self._settings.state_dir / "memory.json"
 
     def _remember(self) -> None:
-        self._memory_written = memory_file.save(
-            self._memory_path, self._memory, self._applied, self._memory_written
-        )
+        """Keep the memory on disk; a full disk there is said once and holds nothing up."""
+        try:
+            self._memory_written = memory_file.save(
+                self._memory_path, self._memory, self._applied, self._memory_written
+            )
+            self._memory_failed = False
+        except OSError as error:
+            if not self._memory_failed:
+                _log.warning("%s cannot be written, trying on: %s", self._memory_path, error)
+            self._memory_failed = True
 
     # --- beside the tick ------------------------------------------------------------------
 

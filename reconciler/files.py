@@ -59,10 +59,17 @@ def lock_folder(path: Path) -> Iterator[None]:
     """Hold the folder at `path` for this process alone, until the block or the process ends.
 
     Two agents on one folder would undo each other's work. Raises SettingsError when another
-    process holds it.
+    process holds it, or when it cannot be made or written to.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w") as file:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file = (path / ".lock").open("w")
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be used ({error.strerror}); give the agent a folder that it may write"
+            " to (RECONCILER_MODELS_DIR, RECONCILER_STATE_DIR)"
+        ) from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

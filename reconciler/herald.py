@@ -9,8 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from reconciler import __version__
-from reconciler.model import Commit, Condition, Local, Phase, Unavailable
-from reconciler.planning.conditions import GIT_REACHABLE
+from reconciler.model import Commit, Condition, Local, Phase
 from reconciler.planning.steps import Plan, World
 from reconciler.status.board import StatusBoard
 from reconciler.status.changes import Change, Result
@@ -28,12 +27,8 @@ class Herald:
         self._started_at_seconds = time.time()
         self._conditions: Mapping[str, Condition] = {}
 
-    async def wait(self, trouble: Unavailable | None, applied: Commit | None) -> None:
-        """Say that nothing is done because no commit could be read yet."""
-        sentence = trouble.sentence if trouble else "the config repo is being read"
-        condition = Condition(
-            GIT_REACHABLE, False, trouble.reason if trouble else "Starting", sentence
-        )
+    async def wait(self, condition: Condition, applied: Commit | None) -> None:
+        """Say that nothing is done, because of what `condition` says."""
         self._log_conditions((condition,))
         await self._board.publish(
             NodeReport(
@@ -43,7 +38,7 @@ class Herald:
                 started_at_seconds=self._started_at_seconds,
                 generated_at_seconds=time.time(),
                 ready=False,
-                summary="waits for the config repo; nothing is changed meanwhile",
+                summary=f"nothing is changed: {condition.sentence}",
                 applied=applied,
                 conditions=(condition,),
             )

@@ -86,7 +86,7 @@ class Metrics:
         )
         self._downloaded = Counter(
             "reconciler_downloaded_bytes",
-            "Bytes of models read from their sources.",
+            "Bytes of models that downloads brought to disk or found there when resumed.",
             registry=self._registry,
         )
         self._download_errors = _WordCounter(

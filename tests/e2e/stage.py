@@ -129,6 +129,7 @@ class Stage:
             "--standin_listen_host=127.0.0.1",
             "--file_system_poll_wait_seconds=0.1",
             "--standin_tick_seconds=0.01",
+            "--standin_load_seconds=0.02",
             "--standin_scripts=true",
             f"--standin_predict={'on' if self.predict else 'off'}",
             "--allow_version_labels_for_unavailable_models=true",
