@@ -47,6 +47,7 @@ BUSY_TICK_SECONDS = 0.1
 _HEARTBEAT_TICKS = 10
 _MIN_HEARTBEAT_SECONDS = 60.0
 _JITTER = 0.1
+_LOOK_PATIENCE_SECONDS = 0.8
 _SERVER_PATIENCE_SECONDS = 10.0
 """How long a single pass waits for a server that does not answer."""
 
@@ -98,6 +99,7 @@ class Agent:
             is_file_driven=settings.serving_mode == "file",
         )
         self._memory, self._applied = memory_file.load(self._memory_path)
+        self._looking: asyncio.Task[Served] | None = None
         self._memory_written: bytes | None = None
         self._memory_failed = False
         self._herald = Herald(self.board, settings.node)
@@ -151,7 +153,9 @@ class Agent:
                 case FetchFailed(model, version, _, reason, sentence):
                     self.metrics.count_download_error(reason)
                     _log.warning("%s %s: %s", model, version, sentence)
-                    self.buckets.hasten_all()
+                    for deployment in self.git.desired.deployments if self.git.desired else ():
+                        if deployment.model == model:
+                            self.buckets.hasten_source(deployment.source)
                 case Reloaded():
                     self.metrics.count_reload("OK")
                 case ReloadFailed(_, code, message):
@@ -301,6 +305,9 @@ class Agent:
 
     async def close(self) -> None:
         """Stop what runs beside the loop."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
         await self._hands.close()
         await self._client.close()
 

@@ -36,6 +36,7 @@ from reconciler.serving.config_file import write_config
 from reconciler.sources.registry import Sources
 from reconciler.store.collect import remove_model_folder, remove_staging, remove_version
 from reconciler.store.store import Store
+from reconciler.threads import run_beside
 
 _log = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ class Hands:
                 download.progress = progress
 
         try:
-            source = await asyncio.to_thread(self.sources.open, snapshot.source)
+            source = await run_beside(lambda: self.sources.open(snapshot.source), "open source")
             await self.store.fetch(model, snapshot, source, show)
             event: Event = Fetched(model, snapshot.version)
         except ReconcilerError as error:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from reconciler import __version__
+from reconciler.config_repo.watch import STALE
 from reconciler.model import Commit, Condition, Local, Phase
 from reconciler.planning.steps import Plan, World
 from reconciler.status.board import StatusBoard
@@ -78,8 +79,8 @@ class Herald:
         """Log a condition when it begins or ceases to hold, and not in between."""
         for condition in conditions:
             before = self._conditions.get(condition.name)
-            if before is None and condition.holds:
-                continue
+            if before is None and (condition.holds or condition.reason == STALE):
+                continue  # the first moments of every start
             if before is None or (before.holds, before.reason) != (
                 condition.holds,
                 condition.reason,

@@ -4,6 +4,7 @@ Every command has a deadline, its own process group and a bounded output, so tha
 or the ssh it started, can neither hold the agent up nor outlive it.
 """
 
+import atexit
 import os
 import signal
 import subprocess
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.errors import DeadlineError
+
+_children: set[int] = set()
+"""Process groups that run now. They outlive this process unless it kills them at its end."""
 
 _MAX_STDERR_BYTES = 16 * 1024
 _MAX_STDOUT_BYTES = 64 * 1024 * 1024
@@ -51,11 +55,11 @@ def run(
         cwd=cwd,
         start_new_session=True,
     ) as child:
+        _children.add(child.pid)
         try:
             stdout, stderr = child.communicate(stdin, timeout=deadline_seconds)
         except BaseException as error:
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+            _kill(child.pid)
             child.communicate()
             if isinstance(error, subprocess.TimeoutExpired):
                 raise DeadlineError(
@@ -63,8 +67,21 @@ def run(
                     " and was stopped"
                 ) from None
             raise
+        finally:
+            _children.discard(child.pid)
     return Completed(
         child.returncode,
         stdout[:_MAX_STDOUT_BYTES],
         stderr[-_MAX_STDERR_BYTES:].decode("utf-8", "replace").strip(),
     )
+
+
+def _kill(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+@atexit.register
+def _kill_children() -> None:
+    for group in tuple(_children):
+        _kill(group)

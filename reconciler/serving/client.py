@@ -15,6 +15,7 @@ import grpc.aio
 
 from reconciler.errors import ServingError
 from reconciler.model import Served, ServerConfig, State, VersionStatus
+from reconciler.planning.outcome import SERVER_UNREACHABLE
 from reconciler.serving.config_file import to_message
 from reconciler.serving.protocol.control_pb2 import (
     GetModelStatusRequest,
@@ -23,6 +24,8 @@ from reconciler.serving.protocol.control_pb2 import (
 )
 from reconciler.serving.protocol.methods import GET_MODEL_STATUS, RELOAD_CONFIG
 
+SERVER_SILENT = "ServerSilent"
+"""It is connected and does not answer a status request."""
 STATUS_DEADLINE_SECONDS = 3.0
 _STATUS_CALLS_AT_ONCE = 32
 _MAX_MESSAGE_CHARACTERS = 1200
@@ -104,7 +107,7 @@ class ServingClient:
         if not self._connection.is_ready or connection != self._connection.count:
             raise ServingError(
                 f"the connection to TensorFlow Serving at {self.address} is being made",
-                "ServerUnreachable",
+                SERVER_UNREACHABLE,
             )
         return Served(connection, answers)
 
@@ -134,12 +137,12 @@ class ServingClient:
                 f"TensorFlow Serving at {self.address} cannot be reached; it may be starting"
                 " (its port opens when its first models are loaded) or be down; downloads go on,"
                 " and nothing is removed",
-                "ServerUnreachable",
+                SERVER_UNREACHABLE,
             )
         return ServingError(
             f"TensorFlow Serving at {self.address} does not answer a status request:"
             f" {error.code().name}: {_cut(error.details())}; if this goes on, restart it",
-            "ServerSilent",
+            SERVER_SILENT,
         )
 
     async def reload(self, config: ServerConfig, deadline_seconds: float) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from reconciler.errors import ReconcilerError
 from reconciler.model import Available, Listing, Query, Unavailable
 from reconciler.sources.registry import Sources
+from reconciler.threads import run_beside
 
 _LISTINGS_AT_ONCE = 8
 _LISTING_DEADLINE_SECONDS = 300.0
@@ -87,6 +88,12 @@ class BucketWatch:
         if entry is not None:
             entry.due_at = min(entry.due_at, self._clock() + within_seconds)
 
+    def hasten_source(self, source: str) -> None:
+        """Ask everything about one source now: its last answer has turned out to be old."""
+        for query in self._entries:
+            if query.source == source:
+                self.hasten(query)
+
     def hasten_all(self) -> None:
         """Ask everything that is not a mere re-check now."""
         for query, is_recheck in self._rechecks.items():
@@ -132,7 +139,7 @@ class BucketWatch:
 
         try:
             async with asyncio.timeout(_LISTING_DEADLINE_SECONDS):
-                return await asyncio.to_thread(ask)
+                return await run_beside(ask, "listing")
         except ReconcilerError as error:
             return Unavailable(error.reason, str(error))
         except TimeoutError:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -536,3 +537,32 @@ def test_the_exit_codes_of_the_command(stage: Stage) -> None:
     done = subprocess.run(command, capture_output=True, env=stage.environment(), timeout=30)
     assert done.returncode == 2
     assert b"listen: 'nowhere' is not host:port" in done.stderr
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """Listen on a port and never answer."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        yield listener.getsockname()[1]
+
+
+def test_hanging_git_and_bucket_hold_up_neither_the_status_nor_the_end(node: Stage) -> None:
+    assert node.stop_agent() == 0
+    models = {f"m{number}": deployment(f"m{number}", "latest") for number in range(12)}
+    node.commit(*models.values())
+    node.start_agent()
+    wait_until(lambda: node.deployment("m1"), "the commit")
+    assert node.stop_agent() == 0
+    with black_hole() as git_port, black_hole() as bucket_port:
+        node.start_agent(STORAGE_EMULATOR_HOST=f"http://127.0.0.1:{bucket_port}")
+        node.wait_served("ranker", 1)
+        wait_until(lambda: node.deployment("m1").get("reason") == "Listing", "the listing")
+        node.publish("speller", 2)
+        before = node.status()["generated_at"]
+        wait_until(lambda: node.status()["generated_at"] > before, "another tick")
+        assert node.stop_agent() == 0
+        node.start_agent(RECONCILER_REPO=f"http://127.0.0.1:{git_port}/fleet.git")
+        wait_until(node.status, "the status")
+        assert node.stop_agent() == 0
