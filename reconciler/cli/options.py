@@ -77,12 +77,14 @@ class _JsonFormatter(logging.Formatter):
 
 
 def start_logging(log_format: str, handler: logging.Handler | None = None) -> None:
-    """Log what the program does to standard error, one line each."""
-    handler = handler or logging.StreamHandler()
-    if log_format == "json":
-        handler.setFormatter(_JsonFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    """Log what the program does to standard error, one line each.
+
+    A handler that is given puts time and level before the message in its own way.
+    """
+    if handler is None:
+        handler = logging.StreamHandler()
+        text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+        handler.setFormatter(_JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # Libraries say at INFO what we say better, and may put URLs with tokens into it.
     for name in ("git", "google", "urllib3", "grpc", "uvicorn", "asyncio", "obstore"):

@@ -133,7 +133,7 @@ def _deployed(target: Target, sight: Sight) -> _Verdict | None:
     asked = sight.memory.asked
     if main is None or main not in sight.serving or asked is None:
         return None
-    if dict(asked.labels) != dict(target.goal.labels):
+    if dict(asked.labels) != dict(target.goal.labels) or _higher_unwanted(target, sight):
         return None
     sentence = f"serves version {main}"
     if asked.labels:
@@ -147,6 +147,14 @@ def _deployed(target: Target, sight: Sight) -> _Verdict | None:
     if trouble is not None:
         return _Verdict(Phase.DEPLOYED, trouble.reason, f"{sentence}; {trouble.sentence}")
     return _Verdict(Phase.DEPLOYED, SERVING, sentence)
+
+
+def _higher_unwanted(target: Target, sight: Sight) -> list[int]:
+    """Return versions on their way out that still answer requests without version or label."""
+    main = target.goal.main
+    return [
+        v for v in sight.serving if main is not None and v > main and v not in target.goal.versions
+    ]
 
 
 def _in_the_way(target: Target, sight: Sight) -> _Verdict | None:
@@ -195,6 +203,9 @@ def _under_way(target: Target, sight: Sight) -> _Verdict:
         )
     if not asked and not pending:
         return _Verdict(Phase.DEPLOYING, LOADING, f"version {main} is loaded and being confirmed")
+    if not pending and (higher := _higher_unwanted(target, sight)):
+        sentence = f"version {main} is loaded; version {_join(higher)} answers until it is unloaded"
+        return _Verdict(Phase.DEPLOYING, UNLOADING, sentence)
     if not pending:
         return _Verdict(Phase.DEPLOYING, MOVING_LABELS, f"moves labels{_meanwhile(sight)}")
     if set(pending) & asked:

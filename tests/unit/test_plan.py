@@ -97,6 +97,22 @@ def test_going_back_to_what_is_on_disk_fetches_nothing() -> None:
     assert config["a"] == Ask(frozenset({1, 2}))
 
 
+def test_on_the_way_back_the_higher_version_is_named_until_it_no_longer_answers() -> None:
+    memory = remembered({"a": [1, 2]})
+    world = World(
+        desired(deployment("a", 1)),
+        Available(),
+        local({"a": [1, 2]}),
+        served({"a": {1: UP, 2: UP}}),
+        restart_config(memory),
+    )
+    made = make_plan(world, memory)
+    assert configured(made) == {"a": Ask(frozenset({1}))}
+    assert (made.outcomes[0].phase, made.outcomes[0].reason) == (Phase.DEPLOYING, "Unloading")
+    ended = replace(world, served=served({"a": {1: UP, 2: State.END}}))
+    assert make_plan(ended, memory).outcomes[0].phase is Phase.DEPLOYED
+
+
 def test_latest_waits_for_the_settle_time_and_says_when_to_look_again() -> None:
     world, memory = serving_world(deployment("a", None), *ABC[1:])
     fresh = replace(listing("a", 1, 2), read_at_seconds=4.0)
