@@ -1,0 +1,57 @@
+"""What the agent keeps on disk between two runs."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler import memory_file
+from reconciler.model import Ask, Commit
+from reconciler.planning.memory import Memory, ModelMemory
+
+versions = st.integers(0, 2**60)
+asks = st.builds(Ask, st.frozensets(versions), st.dictionaries(st.text(), versions))
+known = st.builds(
+    ModelMemory,
+    proven=st.lists(versions, max_size=16, unique=True).map(tuple),
+    good=st.none() | asks,
+    resolved=st.dictionaries(st.text(), versions),
+)
+commits = st.builds(Commit, st.text(), st.text(), st.text(), st.floats(0, 1e10))
+
+
+@given(st.dictionaries(st.text(), known), st.none() | commits)
+def test_what_was_saved_is_loaded(models: dict[str, ModelMemory], applied: Commit | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "memory.json"
+        memory_file.save(path, Memory(models=models), applied, None)
+        loaded, commit = memory_file.load(path)
+    assert commit == applied
+    for model, item in models.items():
+        assert loaded.of(model).proven == item.proven
+        assert loaded.of(model).good == item.good
+        assert dict(loaded.of(model).resolved) == dict(item.resolved)
+
+
+def test_the_file_is_written_only_when_it_would_say_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "memory.json"
+    memory = Memory(models={"a": ModelMemory(proven=(1,))})
+    written = memory_file.save(path, memory, None, None)
+    path.unlink()
+    assert memory_file.save(path, memory, None, written) == written
+    assert not path.exists()
+    memory_file.save(path, memory.with_model("a", ModelMemory(proven=(1, 2))), None, written)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"models": 1}', '{"models": {"a": {}}}', "\0"])
+def test_a_damaged_file_is_begun_anew(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "memory.json"
+    path.write_text(content)
+    assert memory_file.load(path) == (Memory(), None)
+
+
+def test_no_file_is_an_empty_memory(tmp_path: Path) -> None:
+    assert memory_file.load(tmp_path / "memory.json") == (Memory(), None)
