@@ -39,7 +39,7 @@ def test_nothing_of_this_environment_is_inherited(monkeypatch: pytest.MonkeyPatc
 
 def test_a_command_that_hangs_is_killed_with_all_it_started() -> None:
     script = "sleep 1000 & echo $!; exec sleep 1000"
-    with pytest.raises(DeadlineError, match="sh did not end within .* and was stopped"):
+    with pytest.raises(DeadlineError, match=r"sh did not end within .* and was stopped"):
         run(["sh", "-c", script], deadline_seconds=0.3, env=PATH)
     assert not is_running(b"sleep\x001000")
 
