@@ -78,11 +78,8 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
         request = next_request(goals, memory, served.models, now, limits.poll_seconds)
         memory = forget_good(memory, goals)
         restart_config = find_restart_config(memory, local.versions)
-        if (
-            memory.confirmed
-            and not limits.is_file_driven
-            and restart_config != world.restart_config
-        ):
+        is_sure = memory.confirmed or not memory.asked_config
+        if is_sure and not limits.is_file_driven and restart_config != world.restart_config:
             steps.append(WriteConfig(restart_config))
         if request and _may_reload(request, memory, now):
             steps.append(Configure(request, explain(request, memory)))
