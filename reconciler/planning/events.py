@@ -107,9 +107,10 @@ def _fold_failed_reload(memory: Memory, event: ReloadFailed, now: float) -> Memo
         digest=request.fingerprint,
     )
     if event.code == "DEADLINE_EXCEEDED":
-        # The server goes on with it and may apply it any time from now.
+        # The server goes on with it and will apply it some time from now.
         retry_at = max(failure.retry_at, now + UNANSWERED_RETRY_SECONDS)
         failure = replace(failure, reason=RELOAD_UNANSWERED, retry_at=retry_at)
+        memory = accept(memory, request.config, request.reminders, now)
         memory = replace(memory, confirmed=False)
     return replace(memory, reload_started_at=None, reload_failure=failure)
 

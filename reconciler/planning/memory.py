@@ -41,12 +41,15 @@ class Failure:
 def back_off(
     message: str, before: Failure | None, now: float, *, reason: str = "", digest: str = ""
 ) -> Failure:
-    """Return the failure after `before`: 1 s doubling to 5 min.
+    """Return the failure after `before`: 1 s doubling to 5 min, from the start for other bytes.
 
     Jitter is the caller's matter where many nodes meet on one resource: here a pure function must
     answer the same for the same input.
     """
-    attempts = 1 + (before.attempts if before and before.digest == digest else 0)
+    if before is not None and digest in ("", before.digest):
+        attempts, digest = before.attempts + 1, before.digest
+    else:
+        attempts = 1
     delay = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(attempts - 1, 20))
     return Failure(message, attempts, now, now + delay, reason, digest)
 
@@ -179,9 +182,35 @@ def _adopt(memory: Memory, served: Served, now: float) -> Memory:
         models=models,
         connection=served.connection,
         confirmed=False,
-        reload_started_at=None,
-        reload_failure=None,
+        reload_failure=None,  # one that is under way fails by itself with its connection
     )
+
+
+def without_ghosts(
+    memory: Memory,
+    models: Mapping[str, Mapping[int, VersionStatus]],
+    now: float,
+    poll_seconds: float,
+) -> Mapping[str, Mapping[int, VersionStatus]]:
+    """Return the states without those that will never change again.
+
+    A version that is taken out of the config before the server began to load it is forgotten
+    without an event, and its status says START for ever (2.20 source, basic_manager.cc). To wait
+    for its end would be to wait for ever.
+    """
+    settle_seconds = poll_seconds + STALE_SECONDS
+    alive = {}
+    for model, seen in models.items():
+        known = memory.of(model)
+        asked = known.asked.versions if known.asked else frozenset()
+        alive[model] = {
+            version: status
+            for version, status in seen.items()
+            if status.state != State.START
+            or version in asked
+            or now < known.dropped.get(version, -math.inf) + settle_seconds
+        }
+    return alive
 
 
 def _observe_model(

@@ -21,7 +21,7 @@ from reconciler.model import (
 )
 from reconciler.planning.conditions import find_conditions
 from reconciler.planning.goals import Target, Trouble, remember_deployment, set_target
-from reconciler.planning.memory import Memory, ModelMemory, is_active, observe
+from reconciler.planning.memory import Memory, ModelMemory, is_active, observe, without_ghosts
 from reconciler.planning.outcome import (
     DOWNLOADING,
     LISTING,
@@ -64,22 +64,26 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
         memory = observe(memory, served, now, limits.poll_seconds)
         if limits.is_file_driven and world.restart_config != memory.asked_config:
             memory = replace(memory, confirmed=False)  # someone else wrote the file
+        seen = without_ghosts(memory, seen, now, limits.poll_seconds)
     targets, memory = _set_targets(world, memory, limits)
     leaving = find_leaving(desired, memory, local.versions, _find_doubt(world))
     unknown = [
         model for model in desired.broken if model not in {t.deployment.model for t in targets}
     ]
-    goals = _set_goals(targets, (*leaving.held, *unknown), local)
+    goals = _set_goals(targets, (*leaving.held, *unknown), local, memory)
     room = find_room(targets, local, world.fetching or {}, desired.group)
 
     steps: list[Step] = list(_fetches(targets, room, memory, now))
     request = None
     if isinstance(served, Served):
-        request = next_request(goals, memory, served.models, now, limits.poll_seconds)
+        is_leaving = bool(leaving.going) and not goals
+        request = next_request(
+            goals, memory, seen, now, limits.poll_seconds, must_confirm=is_leaving
+        )
         memory = forget_good(memory, goals)
         restart_config = find_restart_config(memory, local.versions)
-        is_sure = memory.confirmed or not memory.asked_config
-        if is_sure and not limits.is_file_driven and restart_config != world.restart_config:
+        is_other = restart_config != world.restart_config
+        if memory.confirmed and not limits.is_file_driven and is_other:
             steps.append(WriteConfig(restart_config))
         if request and _may_reload(request, memory, now):
             steps.append(Configure(request, explain(request, memory)))
@@ -207,18 +211,20 @@ def _replaceable(target: Target, known: ModelMemory, seen: Mapping[int, VersionS
 
 
 def _is_known(memory: Memory) -> bool:
-    """Whether the server's config is what we think: it took one of ours, or holds nothing."""
-    return (memory.confirmed or not memory.asked_config) and memory.reload_started_at is None
+    """Whether the server's config is what we think it is."""
+    return memory.confirmed and memory.reload_started_at is None
 
 
 def _set_goals(
-    targets: Iterable[Target], untouched: Iterable[str], local: Local
+    targets: Iterable[Target], untouched: Iterable[str], local: Local, memory: Memory
 ) -> dict[str, Goal]:
     """Return what each model should come to; the `untouched` ones stay exactly as they are."""
     goals = {t.deployment.model: t.goal for t in targets if not t.deployment.stop}
     for model in untouched:
         ready = (v for v, found in local.versions.get(model, {}).items() if found.intact)
-        goals[model] = Goal(None, ready=frozenset(ready))
+        entry = memory.of(model).asked or memory.of(model).good
+        labels = dict(entry.labels) if entry else {}
+        goals[model] = Goal(None, labels, ready=frozenset(ready))
     return goals
 
 

@@ -126,8 +126,13 @@ def next_request(
     served: Mapping[str, Mapping[int, VersionStatus]],
     now: float,
     poll_seconds: float,
+    *,
+    must_confirm: bool = False,
 ) -> Request | None:
     """Return the reload to send now, or None when there is nothing to ask.
+
+    An empty config is not sent to a server that holds nothing we know of, for it may hold what we
+    do not know of; with `must_confirm` it is, because something is to be deleted after it.
 
     `goals` holds every model that should be in the config; a model that is in the config and not
     in `goals` is dropped. Models that are new to the server come after all other changes, because
@@ -146,7 +151,8 @@ def next_request(
         trusted = [model for model in additions if not memory.of(model).load_failures]
         config |= {model: target[model] for model in trusted or additions[:1]}
     reminders = frozenset(model for model, view in views.items() if view.overdue())
-    if config == current and (memory.confirmed or not config) and not reminders:
+    is_told = memory.confirmed or not (config or must_confirm)
+    if config == current and is_told and not reminders:
         return None
     return Request(config, reminders)
 
@@ -186,7 +192,7 @@ def _following_ask(view: _View, asked: Ask) -> Ask | None:
     goal = view.goal
     alive = frozenset(v for v in asked.versions if not view.memory.has_failed(v))
     new = frozenset(v for v in goal.versions if view.may_ask(v)) - asked.versions
-    if not alive:
+    if not alive and not (goal.strategy is Strategy.RECREATE and goal.main in new):
         new |= _last_proven(view) - asked.versions
     leaving = frozenset(v for v in view.seen if view.is_active(v)) - goal.versions
     if goal.strategy is Strategy.RECREATE and new and leaving:
@@ -199,17 +205,17 @@ def _following_ask(view: _View, asked: Ask) -> Ask | None:
     labels = _labels(view, asked, alive)
     if new or labels != asked.labels:
         return Ask(alive | new, labels)
-    if view.memory.nudges == 1 and goal.main in view.overdue() and goal.main is not None:
+    if view.memory.nudges == 1 and goal.main in view.overdue() & goal.ready:
         # The server postpones a set that mentions a version it holds but does not want. A set
         # without it is taken, and the old version serves on until the new one is AVAILABLE.
-        return Ask(frozenset({goal.main}), labels)
+        return Ask(view.overdue() & {goal.main}, labels)
     if goal.main in alive and view.is_available(goal.main):
         alive &= goal.versions | frozenset(labels.values())
     if alive or not asked.versions:
         return Ask(alive, labels)
     if any(view.is_available(v) for v in view.seen):
-        return asked  # what serves is not what was asked; to drop the name would end it
-    return None
+        return asked  # what serves is not what was asked; to ask for nothing would end it
+    return Ask(frozenset())  # the name stays: to add one again blocks, to add a version does not
 
 
 def _labels(view: _View, asked: Ask, versions: frozenset[int]) -> dict[str, int]:
@@ -219,11 +225,13 @@ def _labels(view: _View, asked: Ask, versions: frozenset[int]) -> dict[str, int]
     """
     labels = {}
     for label, target in sorted(view.goal.labels.items()):
-        for version in (target, asked.labels.get(label)):
-            leaves = version in asked.versions and version not in versions
-            if version is not None and view.is_available(version) and not leaves:
-                labels[label] = version
-                break
+        before = asked.labels.get(label)
+        if target in versions and view.is_available(target):
+            labels[label] = target
+        elif before is not None and view.is_available(before):
+            leaves_now = before in asked.versions and before not in versions
+            if not leaves_now:
+                labels[label] = before
     return labels
 
 

@@ -107,6 +107,29 @@ def test_a_bad_version_leaves_the_old_one_serving_and_is_tried_again_later() -> 
     assert driver.server.available("a") == {2}
 
 
+def test_a_version_that_goes_on_failing_is_tried_ever_more_rarely() -> None:
+    driver = make({"a": {1, 2}}, bad={("a", 2)})
+    driver.goals = {"a": goal(1)}
+    driver.run(3)
+    driver.goals = {"a": goal(2)}
+    driver.run(600)
+    tries = [request for request in driver.requests if 2 in request.config["a"].versions]
+    assert 8 <= len(tries) <= 11, "1 s doubling to 5 min"
+
+
+def test_a_model_none_of_whose_versions_loads_keeps_its_name_and_blocks_nothing() -> None:
+    driver = make({"a": {1}, "b": {1, 2}}, bad={("a", 1)})
+    driver.goals = {"a": goal(1), "b": goal(1)}
+    driver.run(5)
+    asked = [request.config.get("a") for request in driver.requests]
+    assert Ask(frozenset()) in asked
+    assert None not in asked, "a name that is dropped must be added again, which blocks"
+    assert driver.memory.of("a").good is None
+    driver.server.bad.clear()
+    driver.run(20)
+    assert driver.server.available("a") == {1}
+
+
 def test_going_back_from_a_bad_version_does_not_wedge_the_next_one() -> None:
     driver = make({"a": {1, 2, 3}}, bad={("a", 2)})
     for main in (1, 2, 1, 3):
