@@ -28,6 +28,7 @@ from reconciler.planning.events import Fetched, FetchFailed, Reloaded, ReloadFai
 from reconciler.planning.goals import wanted_queries
 from reconciler.planning.outcome import SERVER_UNREACHABLE
 from reconciler.planning.plan import plan
+from reconciler.planning.restart import find_restart_config
 from reconciler.planning.steps import Limits, Plan, World
 from reconciler.serving.client import ServingClient
 from reconciler.serving.config_file import parse, read_own, read_text, write_config
@@ -213,8 +214,11 @@ class Agent:
         text = read_text(self._config_file)
         config = parse(text) if text is not None else None
         if config is None:
-            # A server that waits for this file comes up empty and takes its first reload well.
-            write_config(self._config_file, {}, self._base)
+            # Also when nothing has worked yet: a server that starts from an empty list takes its
+            # first reload well, one that starts from no list does not.
+            local = await asyncio.to_thread(self._store.read_inventory)
+            proven = find_restart_config(self._memory, local.versions)
+            await asyncio.to_thread(write_config, self._config_file, proven, self._base)
         for model, ask in (config or {}).items():
             known = self._memory.of(model)
             if known.good is None:

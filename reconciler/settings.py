@@ -93,8 +93,8 @@ class Settings:
     )
     reload_deadline: float = _setting(
         "How long one reload may take before it is given up. Long, because a server goes on with"
-        " a reload whose caller has left.",
-        600.0,
+        " a reload whose caller has left, and each further one costs it a thread.",
+        3600.0,
         kind="duration",
     )
     listen: str = _setting("host:port of the status endpoint.", "127.0.0.1:8080")

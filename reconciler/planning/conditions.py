@@ -43,6 +43,7 @@ def find_conditions(
     local: Local,
     memory: Memory,
     leaving: Leaving,
+    elsewhere: tuple[str, ...],
     now: float,
 ) -> tuple[Condition, ...]:
     """Return all conditions, in the order in which trouble spreads."""
@@ -52,7 +53,7 @@ def find_conditions(
         _node(desired),
         _bucket(available),
         _reachable(served),
-        _accepts(memory, now),
+        _accepts(memory, elsewhere, now),
         _removals(leaving),
         _intact(local),
     )
@@ -101,7 +102,14 @@ def _reachable(served: Served | Unavailable) -> Condition:
     return Condition(SERVING_REACHABLE, True, _WELL, "TensorFlow Serving answers")
 
 
-def _accepts(memory: Memory, now: float) -> Condition:
+def _accepts(memory: Memory, elsewhere: tuple[str, ...], now: float) -> Condition:
+    if elsewhere:
+        sentence = (
+            f"the server serves {', '.join(elsewhere)} from a folder that is not in this agent's"
+            " models folder; it is told nothing until their versions are moved there, or it is"
+            " restarted without them"
+        )
+        return Condition(SERVING_ACCEPTS, False, "ServedFromElsewhere", sentence)
     failure = memory.reload_failure
     if failure is not None:
         if failure.message.startswith(_POISONED) or any(p in failure.message for p in _POISONED):

@@ -7,15 +7,16 @@ folds it into the memory before it plans.
 import re
 from dataclasses import dataclass, replace
 
-from reconciler.planning.memory import LOAD_FAILED, Memory, accept, back_off
+from reconciler.planning.memory import SERVER_STOPPED, Memory, accept, back_off
 from reconciler.planning.rollout import Request
 
 RELOAD_REFUSED = "ReloadRefused"
 RELOAD_UNANSWERED = "ReloadUnanswered"
-UNANSWERED_RETRY_SECONDS = 60.0
+UNANSWERED_RETRY_SECONDS = 600.0
 """After a reload that was given up: each further one parks another thread of the server."""
 
-_NOT_SENT = "failed to connect"
+_NOT_SENT = ("failed to connect", "DNS resolution failed")
+_STOPPED = "TensorFlow Serving stopped while it loaded this version"
 _REFUSALS = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION"})
 
 
@@ -130,12 +131,13 @@ def _fold_lost_connection(memory: Memory, event: ReloadFailed, now: float) -> Me
         failures = dict(known.load_failures)
         for version in ask.versions - asked - frozenset(known.proven):
             sentence = "TensorFlow Serving stopped while it loaded this version"
-            failures[version] = back_off(sentence, failures.get(version), now, reason=LOAD_FAILED)
+            failures[version] = back_off(
+                sentence, failures.get(version), now, reason=SERVER_STOPPED
+            )
         memory = memory.with_model(model, replace(known, load_failures=failures))
     return memory
 
 
 def _names(message: str, model: str) -> bool:
-    return (
-        re.search(rf"\bmodel(?: name is)? {re.escape(model)}(?![\w-])", message, re.I) is not None
-    )
+    pattern = rf"\bmodel(?: name is)? {re.escape(model)}(?![\w-]|\.\w)"
+    return re.search(pattern, message, re.IGNORECASE) is not None

@@ -15,6 +15,8 @@ from reconciler.model import Ask, Served, State, VersionStatus
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 300.0
 LOAD_FAILED = "LoadFailed"
+SERVER_STOPPED = "ServerStopped"
+"""The server went away while it loaded the version, which may or may not be the version's fault."""
 MAX_PROVEN = 16
 """Versions remembered as having served: enough for any sensible `keep`, and a bound."""
 
@@ -80,6 +82,8 @@ class ModelMemory:
     """The server's refusal of a config because of this model."""
     resolved: Mapping[str, int] = field(default_factory=dict)
     """Source -> what `latest` last came to, for the time when the bucket cannot be asked."""
+    adopted: frozenset[int] = frozenset()
+    """Versions that the server held when the connection was made, and has not loaded since."""
     nudges: int = 0
     """How often in a row the server was reminded of a version that it does not mention."""
     nudged_at: float = 0.0
@@ -160,7 +164,7 @@ def _adopt(memory: Memory, served: Served, now: float) -> Memory:
                         "TensorFlow Serving stopped while it loaded this version",
                         failures.get(version),
                         now,
-                        reason=LOAD_FAILED,
+                        reason=SERVER_STOPPED,
                     )
         source = before.asked or before.good
         labels = {
@@ -174,6 +178,7 @@ def _adopt(memory: Memory, served: Served, now: float) -> Memory:
             since=dict.fromkeys(held, now),
             dropped={},
             progressed=held,
+            adopted=held,
             load_failures=failures,
             nudges=0,
         )
@@ -234,7 +239,13 @@ def _observe_model(
     proven = memory.proven
     for version in sorted((available & asked) - memory.available):
         proven = (*(v for v in proven if v != version), version)[-MAX_PROVEN:]
-    memory = replace(memory, progressed=progressed, load_failures=failures)
+    loading = {v for v, s in seen.items() if s.state in (State.START, State.LOADING)}
+    memory = replace(
+        memory,
+        progressed=progressed,
+        load_failures=failures,
+        adopted=memory.adopted - loading,
+    )
     is_answered = bool(asked) and all(v in available or memory.has_failed(v) for v in asked)
     return replace(
         memory,

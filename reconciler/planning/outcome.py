@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from reconciler.model import Deployment, Outcome, Phase, Problem, Progress, VersionStatus
 from reconciler.planning.goals import Target, Trouble
 from reconciler.planning.memory import Failure, ModelMemory, is_active, is_available
+from reconciler.planning.rollout import awaits_commit
 
 SERVING = "Serving"
 STOPPED = "Stopped"
@@ -170,6 +171,11 @@ def _in_the_way(target: Target, sight: Sight) -> _Verdict | None:
                     continue
                 # Also while it is tried again: a phase that flaps with each try tells nobody more.
                 what = f"version {version} failed to load: {failure.message}"
+                if awaits_commit(target.goal, failure, sight.seen):
+                    what += "; it is tried again when its deployment changes in git"
+                    error = failure.message
+                    sentence = what + _meanwhile(sight)
+                    return _Verdict(Phase.FAILED, failure.reason, sentence, error)
                 return _from_failure(what, failure, sight)
             continue
         if trouble := (sight.refused or {}).get(version) or target.troubles.get(version):

@@ -20,6 +20,7 @@ from reconciler.model import (
     VersionStatus,
 )
 from reconciler.planning.conditions import find_conditions
+from reconciler.planning.events import RELOAD_UNANSWERED
 from reconciler.planning.goals import Target, Trouble, remember_deployment, set_target
 from reconciler.planning.memory import Memory, ModelMemory, is_active, observe, without_ghosts
 from reconciler.planning.outcome import (
@@ -27,13 +28,14 @@ from reconciler.planning.outcome import (
     LISTING,
     LOADING,
     MOVING_LABELS,
+    SERVER_UNREACHABLE,
     UNLOADING,
     WAITING,
     Sight,
     describe,
     describe_leaving,
 )
-from reconciler.planning.restart import find_restart_config, forget_good
+from reconciler.planning.restart import find_restart_config, forget_good, keep_safe
 from reconciler.planning.retention import Leaving, find_leaving, removable_versions
 from reconciler.planning.rollout import Goal, Request, explain, next_request
 from reconciler.planning.room import find_room
@@ -62,7 +64,9 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     seen = {} if isinstance(served, Unavailable) else served.models
     if isinstance(served, Served):
         memory = observe(memory, served, now, limits.poll_seconds)
-        if limits.is_file_driven and world.restart_config != memory.asked_config:
+        if limits.is_file_driven and world.restart_config != keep_safe(
+            memory.asked_config, local.versions, limits
+        ):
             memory = replace(memory, confirmed=False)  # someone else wrote the file
         seen = without_ghosts(memory, seen, now, limits.poll_seconds)
     targets, memory = _set_targets(world, memory, limits)
@@ -74,19 +78,26 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     room = find_room(targets, local, world.fetching or {}, desired.group)
 
     steps: list[Step] = list(_fetches(targets, room, memory, now))
-    request = None
+    elsewhere: tuple[str, ...] = ()
     if isinstance(served, Served):
-        is_leaving = bool(leaving.going) and not goals
+        elsewhere = _find_elsewhere(memory, local)
         request = next_request(
-            goals, memory, seen, now, limits.poll_seconds, must_confirm=is_leaving
+            goals,
+            memory,
+            seen,
+            now,
+            limits.poll_seconds,
+            must_confirm=bool(leaving.going) and not goals,
         )
         memory = forget_good(memory, goals)
-        restart_config = find_restart_config(memory, local.versions)
-        is_other = restart_config != world.restart_config
-        if memory.confirmed and not limits.is_file_driven and is_other:
-            steps.append(WriteConfig(restart_config))
-        if request and _may_reload(request, memory, now):
+        if memory.confirmed and not limits.is_file_driven and not elsewhere:
+            steps += _write_restart_config(memory, world)
+        if request and not elsewhere and _may_reload(request, memory, now):
+            request = replace(request, config=keep_safe(request.config, local.versions, limits))
             steps.append(Configure(request, explain(request, memory)))
+    elif served.reason == SERVER_UNREACHABLE and world.restart_config is not None:
+        # It may be down because of what its file says; what has worked is the best it can get.
+        steps += _write_restart_config(memory, world)
     if _find_doubt(world) is None and _is_known(memory) and world.restart_config is not None:
         steps += _removals(targets, goals, leaving, memory, seen, world)
 
@@ -111,7 +122,7 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
         for model in leaving.models
     ]
     conditions = find_conditions(
-        desired, world.git_trouble, world.available, served, local, memory, leaving, now
+        desired, world.git_trouble, world.available, served, local, memory, leaving, elsewhere, now
     )
     return Plan(
         steps=tuple(steps),
@@ -228,6 +239,27 @@ def _set_goals(
     return goals
 
 
+def _find_elsewhere(memory: Memory, local: Local) -> tuple[str, ...]:
+    """Return models that the server took over from before us, from a folder that is not ours.
+
+    A config that names them with our folder would freeze the server: it looks for no version of
+    any model while one folder is missing.
+    """
+    return tuple(
+        sorted(
+            model
+            for model, known in memory.models.items()
+            if known.adopted & known.available and not local.versions.get(model)
+        )
+    )
+
+
+def _write_restart_config(memory: Memory, world: World) -> Iterable[WriteConfig]:
+    config = find_restart_config(memory, world.local.versions)
+    if config != world.restart_config:
+        yield WriteConfig(config)
+
+
 def _fetches(
     targets: Iterable[Target],
     room: Mapping[tuple[str, int], Trouble],
@@ -250,8 +282,9 @@ def _may_reload(request: Request, memory: Memory, now: float) -> bool:
     if memory.reload_started_at is not None:
         return False
     failure = memory.reload_failure
-    is_the_same = failure is not None and failure.digest == request.fingerprint
-    return failure is None or not is_the_same or now >= failure.retry_at
+    if failure is None or now >= failure.retry_at:
+        return True
+    return failure.reason != RELOAD_UNANSWERED and failure.digest != request.fingerprint
 
 
 def _removals(

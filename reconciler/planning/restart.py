@@ -11,6 +11,7 @@ from dataclasses import replace
 from reconciler.model import Ask, LocalVersion
 from reconciler.planning.memory import Memory
 from reconciler.planning.rollout import Goal
+from reconciler.planning.steps import Limits
 
 
 def forget_good(memory: Memory, goals: Mapping[str, Goal]) -> Memory:
@@ -32,8 +33,27 @@ def find_restart_config(
     for model, known in memory.models.items():
         if known.good is None:
             continue
-        versions = known.good.versions & local.get(model, {}).keys()
+        found = local.get(model, {})
+        versions = frozenset(v for v in known.good.versions if v in found and found[v].intact)
         labels = {label: v for label, v in known.good.labels.items() if v in versions}
         if versions:
             config[model] = Ask(versions, labels)
     return config
+
+
+def keep_safe(
+    config: Mapping[str, Ask],
+    local: Mapping[str, Mapping[int, LocalVersion]],
+    limits: Limits,
+) -> dict[str, Ask]:
+    """Return the config without names that could hang a server.
+
+    A name without versions keeps its place so that none has to be added again, but not where its
+    folder is gone (the server would look for no model's versions any more), and not in a file that
+    a server may start from (it would wait for a version with its ports closed).
+    """
+    return {
+        model: ask
+        for model, ask in config.items()
+        if ask.versions or (model in local and not limits.is_file_driven)
+    }

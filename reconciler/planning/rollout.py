@@ -23,7 +23,9 @@ from dataclasses import dataclass, field
 
 from reconciler.model import Ask, ServerConfig, Strategy, VersionStatus
 from reconciler.planning.memory import (
+    SERVER_STOPPED,
     STALE_SECONDS,
+    Failure,
     Memory,
     ModelMemory,
     is_active,
@@ -101,17 +103,15 @@ class _View:
         if failure is not None:
             if self.now < failure.retry_at:
                 return False
-            if self.goal.strategy is Strategy.RECREATE and any(
-                is_available(status) for status in self.seen.values()
-            ):
-                return False  # every try would take down what serves; a commit tries again
+            if awaits_commit(self.goal, failure, self.seen):
+                return False
         if self.is_active(version):
             return False  # held but not wanted by the server: the whole set would be postponed
         return self.now >= self.memory.dropped.get(version, -math.inf) + self.settle_seconds
 
     def overdue(self) -> frozenset[int]:
         """Return the asked versions that the server has kept silent about for too long."""
-        patience = LATE_NUDGE_SECONDS if self.memory.nudges > 1 else SILENCE_SECONDS
+        patience = LATE_NUDGE_SECONDS if self.memory.nudges else SILENCE_SECONDS
         return frozenset(
             version
             for version in silent_versions(self.memory, self.seen)
@@ -151,10 +151,44 @@ def next_request(
         trusted = [model for model in additions if not memory.of(model).load_failures]
         config |= {model: target[model] for model in trusted or additions[:1]}
     reminders = frozenset(model for model, view in views.items() if view.overdue())
+    reminders |= _find_intruded(memory, served, now, poll_seconds)
     is_told = memory.confirmed or not (config or must_confirm)
     if config == current and is_told and not reminders:
         return None
     return Request(config, reminders)
+
+
+def awaits_commit(goal: Goal, failure: Failure, seen: Mapping[int, VersionStatus]) -> bool:
+    """Whether a failed version is tried again only when git changes.
+
+    With `recreate` every try takes down what serves, so it is not done again and again for a
+    version that the server has rejected.
+    """
+    serving = {version for version, status in seen.items() if is_available(status)}
+    is_rejected = failure.reason != SERVER_STOPPED
+    return goal.strategy is Strategy.RECREATE and is_rejected and bool(serving - goal.versions)
+
+
+def _find_intruded(
+    memory: Memory,
+    served: Mapping[str, Mapping[int, VersionStatus]],
+    now: float,
+    poll_seconds: float,
+) -> frozenset[str]:
+    """Return models of which the server serves, for long, a version that nobody here asked for.
+
+    Another client has changed its config; ours is sent again.
+    """
+    intruded = set()
+    for model, seen in served.items():
+        known = memory.of(model)
+        asked = known.asked.versions if known.asked else frozenset()
+        quiet_since = max((*known.dropped.values(), known.nudged_at), default=0.0)
+        patience = LATE_NUDGE_SECONDS if known.nudged_at else SILENCE_SECONDS
+        is_due = now - quiet_since > poll_seconds + patience
+        if is_due and any(is_available(s) and v not in asked for v, s in seen.items()):
+            intruded.add(model)
+    return frozenset(intruded)
 
 
 def next_ask(view: _View) -> Ask | None:
@@ -190,7 +224,11 @@ def _last_proven(view: _View) -> frozenset[int]:
 
 def _following_ask(view: _View, asked: Ask) -> Ask | None:
     goal = view.goal
-    alive = frozenset(v for v in asked.versions if not view.memory.has_failed(v))
+    alive = frozenset(
+        v
+        for v in asked.versions
+        if not view.memory.has_failed(v) and (v in goal.ready or view.is_active(v))
+    )
     new = frozenset(v for v in goal.versions if view.may_ask(v)) - asked.versions
     if not alive and not (goal.strategy is Strategy.RECREATE and goal.main in new):
         new |= _last_proven(view) - asked.versions
@@ -205,10 +243,10 @@ def _following_ask(view: _View, asked: Ask) -> Ask | None:
     labels = _labels(view, asked, alive)
     if new or labels != asked.labels:
         return Ask(alive | new, labels)
-    if view.memory.nudges == 1 and goal.main in view.overdue() & goal.ready:
+    if goal.main in view.overdue() & goal.ready and _may_be_wedged(view, asked):
         # The server postpones a set that mentions a version it holds but does not want. A set
         # without it is taken, and the old version serves on until the new one is AVAILABLE.
-        return Ask(view.overdue() & {goal.main}, labels)
+        return Ask(view.overdue() & {goal.main})
     if goal.main in alive and view.is_available(goal.main):
         alive &= goal.versions | frozenset(labels.values())
     if alive or not asked.versions:
@@ -216,6 +254,16 @@ def _following_ask(view: _View, asked: Ask) -> Ask | None:
     if any(view.is_available(v) for v in view.seen):
         return asked  # what serves is not what was asked; to ask for nothing would end it
     return Ask(frozenset())  # the name stays: to add one again blocks, to add a version does not
+
+
+def _may_be_wedged(view: _View, asked: Ask) -> bool:
+    """Whether the server may hold on to a version that it no longer counts as wanted.
+
+    This agent never asks for {old} -> {new}, so only versions that were there before it can be
+    such. A plain reminder was tried, and no label stands on what would be left out.
+    """
+    is_inherited = any(view.is_available(v) for v in view.memory.adopted & asked.versions)
+    return view.memory.nudges == 1 and is_inherited and not asked.labels
 
 
 def _labels(view: _View, asked: Ask, versions: frozenset[int]) -> dict[str, int]:

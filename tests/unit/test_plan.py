@@ -21,8 +21,10 @@ from reconciler.model import (
 )
 from reconciler.planning.events import FetchFailed, fold
 from reconciler.planning.memory import Memory, ModelMemory, back_off
+from reconciler.planning.plan import plan
 from reconciler.planning.steps import World, WriteConfig
 from tests.unit.worlds import (
+    LIMITS,
     NOW,
     available,
     configured,
@@ -215,13 +217,49 @@ def test_held_models_keep_their_labels() -> None:
 
 
 def test_nothing_is_deleted_before_the_server_took_a_config_without_it() -> None:
-    world, memory = serving_world(policy=Policy(allow_empty=True))
+    world, _ = serving_world(policy=Policy(allow_empty=True))
     unknown = Memory(models={m: ModelMemory(proven=(1,)) for m in "abc"}, connection=1)
     world = replace(world, served=served({"a": {}, "b": {}, "c": {}}), restart_config={})
     made = make_plan(world, unknown)
     assert removals(made) == []
     assert configured(made) == {}
     assert len(removals(make_plan(world, replace(made.memory, confirmed=True)))) == 3
+
+
+def test_a_restart_file_that_names_what_is_gone_is_mended_while_the_server_is_away() -> None:
+    world, memory = serving_world(*ABC)
+    away = Unavailable("ServerUnreachable", "it is down")
+    world = replace(world, served=away, local=local({"a": [1], "b": [1]}))
+    (step,) = make_plan(world, memory).steps
+    assert step == WriteConfig({m: Ask(frozenset({1})) for m in "ab"})
+    silent = Unavailable("ServerSilent", "it does not answer")
+    assert make_plan(replace(world, served=silent), memory).steps == ()
+
+
+def test_models_served_from_a_folder_that_is_not_ours_are_not_touched() -> None:
+    world, _ = serving_world(*ABC[:1])
+    foreign = Memory(models={m: ModelMemory(good=Ask(frozenset())) for m in "abc"})
+    world = replace(world, local=local({"a": [1]}), restart_config=None)
+    made = make_plan(world, foreign)
+    assert made.steps == ()
+    condition = next(c for c in made.conditions if c.name == "ServingAccepts")
+    assert condition.reason == "ServedFromElsewhere"
+    assert "b, c" in condition.sentence
+
+
+def test_a_file_that_a_server_starts_from_names_nothing_without_a_version() -> None:
+    world, memory = serving_world(*ABC)
+    memory = make_plan(world, memory).memory
+    failed = back_off("junk", None, NOW)
+    broken = replace(memory.of("a"), load_failures={1: failed}, since={1: NOW - 1}, proven=())
+    world = replace(world, served=served({"a": {1: State.END}, "b": {1: UP}, "c": {1: UP}}))
+    by_rpc = configured(make_plan(world, memory.with_model("a", broken)))
+    assert by_rpc is not None
+    assert by_rpc["a"] == Ask(frozenset())
+    limits = replace(LIMITS, is_file_driven=True)
+    by_file = configured(plan(world, memory.with_model("a", broken), limits, NOW))
+    assert by_file is not None
+    assert by_file.keys() == {"b", "c"}
 
 
 HELD = {

@@ -1,7 +1,7 @@
 """The rollout against a stepwise server: every interleaving keeps what serves serving."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from reconciler.model import Ask, Served, State, Strategy, VersionStatus
 from reconciler.planning.events import Reloaded, ReloadFailed, ReloadStarted, fold
-from reconciler.planning.memory import Memory, observe
+from reconciler.planning.memory import SERVER_STOPPED, Memory, back_off, observe
 from reconciler.planning.restart import find_restart_config
 from reconciler.planning.rollout import Goal, Request, next_request
 from tests.unit.serversim import RefusedError, ServerSim
+from tests.unit.worlds import local
 
 POLL_SECONDS = 1.0
 ALL = frozenset(range(1, 10))
@@ -243,10 +244,57 @@ def test_a_wedge_left_by_another_client_is_healed_without_a_gap() -> None:
     assert server.available("a") == {1}
     driver.goals = {"a": goal(3)}
     driver.memory = Memory().with_model("a", driver.memory.of("a"))
-    for _ in range(150):
+    for _ in range(800):
         driver.run(0.1)
         assert server.available("a")
     assert server.available("a") == {3}
+
+
+def test_a_version_the_server_does_not_see_yet_does_not_cost_the_one_that_serves() -> None:
+    driver = make({"a": {1}})
+    driver.goals = {"a": goal(1)}
+    driver.run(3)
+    driver.goals = {"a": goal(2)}
+    for _ in range(1000):
+        driver.run(0.1)
+        assert driver.server.available("a") == {1}
+    driver.server.on_disk["a"].add(2)
+    driver.run(5)
+    assert driver.server.available("a") == {2}
+
+
+def test_a_served_version_whose_folder_is_gone_gives_way_to_the_one_before() -> None:
+    driver = make({"a": {1, 2}})
+    for main in (1, 2):
+        driver.goals = {"a": goal(main)}
+        driver.run(4)
+    driver.server.on_disk["a"].remove(2)
+    driver.goals = {"a": replace(goal(2), ready=frozenset({1}))}
+    driver.run(5)
+    assert driver.server.available("a") == {1}
+
+
+def test_a_model_that_another_client_adds_is_taken_back() -> None:
+    driver = make({"a": {1}, "b": {1}})
+    driver.goals = {"a": goal(1), "b": goal(1)}
+    driver.run(4)
+    driver.goals = {"a": goal(1)}
+    driver.run(4)
+    driver.server.reload({"a": Ask(frozenset({1})), "b": Ask(frozenset({1}))})
+    driver.run(10)
+    assert driver.server.available("b") == set()
+
+
+def test_recreate_tries_again_what_may_not_have_been_its_fault() -> None:
+    driver = make({"a": {1, 2}})
+    driver.goals = {"a": Goal(1, {}, Strategy.RECREATE, ALL)}
+    driver.run(3)
+    failure = back_off("the server stopped", None, driver.now, reason=SERVER_STOPPED)
+    known = replace(driver.memory.of("a"), load_failures={2: failure})
+    driver.memory = driver.memory.with_model("a", known)
+    driver.goals = {"a": Goal(2, {}, Strategy.RECREATE, ALL)}
+    driver.run(10)
+    assert driver.server.available("a") == {2}
 
 
 def test_a_config_changed_behind_our_back_is_put_right() -> None:
@@ -264,8 +312,8 @@ def test_after_a_restart_the_server_is_told_again() -> None:
     driver.run(3)
     driver.goals = {"a": goal(2)}
     driver.run(0.2)
-    local = {"a": dict.fromkeys(ALL)}
-    driver.server.restart(find_restart_config(driver.memory, local))  # type: ignore[arg-type]
+    config = find_restart_config(driver.memory, local({"a": ALL}).versions)
+    driver.server.restart(config)
     driver.connection += 1
     driver.outstanding = None
     assert driver.server.available("a") == {1}
