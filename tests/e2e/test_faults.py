@@ -532,6 +532,61 @@ def test_a_server_that_polls_its_file_needs_no_reload_call(
     assert node.serving("ranker") == {2}
 
 
+def test_a_model_that_kills_a_server_which_polls_its_file_does_not_keep_it_down(
+    make_stage: Callable[..., Stage],
+) -> None:
+    node = make_stage(
+        settings={"RECONCILER_SERVING_MODE": "file", "RECONCILER_SERVING_POLL": "300ms"},
+        serving_flags=("--model_config_file_poll_wait_seconds=0.1",),
+    )
+    node.publish("ranker", 1)
+    node.commit(GROUPS, deployment("ranker", 1))
+    node.start()
+    node.wait_served("ranker", 1)
+    folder = write_savedmodel(node.folder / "export", 20)
+    (folder / "standin.json").write_text('{"crash": true}')
+    node.bucket.put_version("1", read_files(folder), under="similar")
+    node.commit(deployment("similar", 1))
+    assert node.server is not None
+    node.server.wait(30)
+    wait_until(lambda: "similar" not in node.config_file.read_text(), "the mended file")
+    node.commit({"deployments/g/similar.yaml": None})
+    node.start_server()
+    node.wait_served("ranker", 1)
+
+
+def test_a_server_that_serves_something_of_its_own_is_not_frozen(stage: Stage) -> None:
+    """Its models lie elsewhere: told our folders for them it would look for no version any more."""
+    stage.publish("ranker", 1)
+    stage.commit(GROUPS, deployment("ranker"))
+    other = stage.folder / "other"
+    write_savedmodel(other / "legacy" / "7", 70)
+    write_savedmodel(other / "veteran" / "7", 70)
+    stage.models_dir.mkdir()
+    text = "".join(
+        f'config {{ name: "{name}" base_path: "{other / name}" model_platform: "tensorflow" }}\n'
+        for name in ("legacy", "veteran")
+    )
+    stage.config_file.write_text(f"model_config_list {{ {text} }}")
+    stage.start_server()
+    wait_until(lambda: stage.serving("legacy") == {7}, "the server's own model")
+    stage.start_agent()
+    found = wait_until(
+        lambda: (c := stage.condition("ServingAccepts")) and not c["holds"] and c, "the condition"
+    )
+    assert found["reason"] == "ServedFromElsewhere"
+    assert "legacy, veteran" in found["sentence"]
+    wait_until((stage.models_dir / "ranker" / "1").exists, "the download")
+    assert stage.serving("legacy") == {7}
+    assert str(other) in stage.config_file.read_text(), "its file is left to it"
+    for name in ("legacy", "veteran"):
+        (other / name).rename(stage.models_dir / name)
+        (other / name).symlink_to(stage.models_dir / name)
+    stage.wait_served("ranker", 1)
+    assert stage.serving("legacy") == {7}
+    assert "stay here" in stage.condition("RemovalsAllowed")["sentence"]
+
+
 def test_the_exit_codes_of_the_command(stage: Stage) -> None:
     command = [sys.executable, "-m", "reconciler.cli.main", "run", "--listen", "nowhere"]
     done = subprocess.run(command, capture_output=True, env=stage.environment(), timeout=30)
