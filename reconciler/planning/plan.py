@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from reconciler.model import (
-    Ask,
     Deployment,
     Local,
     LocalVersion,
@@ -36,7 +35,7 @@ from reconciler.planning.outcome import (
     describe_leaving,
 )
 from reconciler.planning.restart import find_restart_config, forget_good, keep_safe
-from reconciler.planning.retention import Leaving, find_leaving, removable_versions
+from reconciler.planning.retention import Leaving, find_leaving, find_removals
 from reconciler.planning.rollout import Goal, Request, explain, next_request
 from reconciler.planning.room import find_room
 from reconciler.planning.steps import (
@@ -44,8 +43,6 @@ from reconciler.planning.steps import (
     Fetch,
     Limits,
     Plan,
-    RemoveStaging,
-    RemoveVersion,
     Step,
     World,
     WriteConfig,
@@ -60,7 +57,6 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     `now` is a steady clock in seconds, the same one that earlier calls were given.
     """
     desired, local, served = world.desired, world.local, world.served
-    unreachable = served.sentence if isinstance(served, Unavailable) else None
     seen = {} if isinstance(served, Unavailable) else served.models
     if isinstance(served, Served):
         memory = observe(memory, served, now, limits.poll_seconds)
@@ -81,32 +77,21 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     elsewhere: tuple[str, ...] = ()
     if isinstance(served, Served):
         elsewhere = _find_elsewhere(memory, local)
-        request = next_request(
-            goals,
-            memory,
-            seen,
-            now,
-            limits.poll_seconds,
-            must_confirm=bool(leaving.going) and not goals,
-        )
         memory = forget_good(memory, goals)
-        if memory.confirmed and not limits.is_file_driven and not elsewhere:
-            steps += _write_restart_config(memory, world)
-        if request and not elsewhere and _may_reload(request, memory, now):
-            request = replace(request, config=keep_safe(request.config, local.versions, limits))
-            steps.append(Configure(request, explain(request, memory)))
+        if not elsewhere:
+            steps += _steer(world, goals, leaving, memory, seen, limits, now)
     elif served.reason == SERVER_UNREACHABLE and world.restart_config is not None:
         # It may be down because of what its file says; what has worked is the best it can get.
         steps += _write_restart_config(memory, world)
     if _find_doubt(world) is None and _is_known(memory) and world.restart_config is not None:
-        steps += _removals(targets, goals, leaving, memory, seen, world)
+        steps += find_removals(targets, goals, leaving, memory, seen, world)
 
     def sight(model: str) -> Sight:
         return Sight(
             memory=memory.of(model),
             seen=seen.get(model, {}),
             now=now,
-            unreachable=unreachable,
+            unreachable=served.sentence if isinstance(served, Unavailable) else None,
             broken=desired.broken.get(model),
             refused={v: trouble for (m, v), trouble in room.items() if m == model},
             progress={v: p for (m, v), p in (world.fetching or {}).items() if m == model},
@@ -216,11 +201,6 @@ def _find_doubt(world: World) -> str | None:
     return None
 
 
-def _replaceable(target: Target, known: ModelMemory, seen: Mapping[int, VersionStatus]) -> set[int]:
-    asked = known.asked.versions if known.asked else frozenset()
-    return {v for v in target.obsolete if v not in asked and not is_active(seen.get(v))}
-
-
 def _is_known(memory: Memory) -> bool:
     """Whether the server's config is what we think it is."""
     return memory.confirmed and memory.reload_started_at is None
@@ -237,6 +217,26 @@ def _set_goals(
         labels = dict(entry.labels) if entry else {}
         goals[model] = Goal(None, labels, ready=frozenset(ready))
     return goals
+
+
+def _steer(
+    world: World,
+    goals: Mapping[str, Goal],
+    leaving: Leaving,
+    memory: Memory,
+    seen: Mapping[str, Mapping[int, VersionStatus]],
+    limits: Limits,
+    now: float,
+) -> Iterable[Step]:
+    """Yield what the server and the file that it starts from are to be told."""
+    if memory.confirmed and not limits.is_file_driven:
+        yield from _write_restart_config(memory, world)
+    must_confirm = bool(leaving.going) and not goals
+    request = next_request(goals, memory, seen, now, limits.poll_seconds, must_confirm=must_confirm)
+    if request and _may_reload(request, memory, now):
+        config = keep_safe(request.config, world.local.versions, limits)
+        request = replace(request, config=config)
+        yield Configure(request, explain(request, memory))
 
 
 def _find_elsewhere(memory: Memory, local: Local) -> tuple[str, ...]:
@@ -285,55 +285,3 @@ def _may_reload(request: Request, memory: Memory, now: float) -> bool:
     if failure is None or now >= failure.retry_at:
         return True
     return failure.reason != RELOAD_UNANSWERED and failure.digest != request.fingerprint
-
-
-def _removals(
-    targets: Iterable[Target],
-    goals: Mapping[str, Goal],
-    leaving: Leaving,
-    memory: Memory,
-    seen: Mapping[str, Mapping[int, VersionStatus]],
-    world: World,
-) -> Iterable[Step]:
-    """Yield what may be deleted from disk.
-
-    Never what the server's config file still names: a server that restarts between the deletion
-    and the next writing of that file would wait for the missing model for ever.
-    """
-    local, keep = world.local, world.desired.policy.keep
-    by_model = {target.deployment.model: target for target in targets}
-    for model, versions in sorted(local.versions.items()):
-        known = memory.of(model)
-        target = by_model.get(model)
-        if target is None:
-            if model not in leaving.going or known.asked is not None:
-                continue
-            if any(is_active(status) for status in seen.get(model, {}).values()):
-                continue
-            reason = "the model left the config repo"
-        elif not target.is_certain:
-            continue
-        else:
-            reason = "nothing needs it any more"
-        goal = None
-        if target is not None:
-            # A stopped model keeps the version that it would start with.
-            last = known.proven[-1] if known.proven else None
-            goal = goals.get(model) or replace(target.goal, main=target.goal.main or last)
-        named = (world.restart_config or {}).get(model, Ask(frozenset())).versions
-        going = set(removable_versions(versions, known, seen.get(model, {}), goal, keep))
-        if target is not None:
-            going |= _replaceable(target, known, seen.get(model, {}))
-        for version in sorted(going - named):
-            is_last = target is None and going == versions.keys() and version == max(going)
-            yield RemoveVersion(model, version, reason, is_last)
-    wanted = {
-        (target.deployment.model, snapshot.version, snapshot.digest)
-        for target in targets
-        for snapshot in target.snapshots.values()
-    }
-    uncertain = {target.deployment.model for target in targets if not target.is_certain}
-    for staged in local.staged:
-        key = (staged.model, staged.version, staged.digest)
-        if key not in wanted and staged.model not in uncertain:
-            yield RemoveStaging(staged.model, staged.version, staged.digest)

@@ -4,12 +4,14 @@ Nothing is removed on doubt. A removal that turns out wrong cannot be taken back
 each rule here errs on the side of a fuller disk.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from reconciler.model import Desired, LocalVersion, Policy, VersionStatus
+from reconciler.model import Ask, Desired, LocalVersion, Policy, VersionStatus
+from reconciler.planning.goals import Target
 from reconciler.planning.memory import Memory, ModelMemory, is_active
 from reconciler.planning.rollout import Goal
+from reconciler.planning.steps import RemoveStaging, RemoveVersion, Step, World
 
 REMOVALS_HELD = "RemovalsHeld"
 
@@ -108,3 +110,60 @@ def removable_versions(
             needed |= frozenset(previous[: max(keep, 1)])
     ours = (version for version, found in local.items() if found.digest is not None)
     return tuple(sorted(version for version in ours if version not in needed))
+
+
+def find_removals(
+    targets: Iterable[Target],
+    goals: Mapping[str, Goal],
+    leaving: Leaving,
+    memory: Memory,
+    seen: Mapping[str, Mapping[int, VersionStatus]],
+    world: World,
+) -> Iterable[Step]:
+    """Yield what may be deleted from disk.
+
+    Never what the server's config file still names: a server that restarts between the deletion
+    and the next writing of that file would wait for the missing model for ever.
+    """
+    local, keep = world.local, world.desired.policy.keep
+    by_model = {target.deployment.model: target for target in targets}
+    for model, versions in sorted(local.versions.items()):
+        known = memory.of(model)
+        target = by_model.get(model)
+        if target is None:
+            if model not in leaving.going or known.asked is not None:
+                continue
+            if any(is_active(status) for status in seen.get(model, {}).values()):
+                continue
+            reason = "the model left the config repo"
+        elif not target.is_certain:
+            continue
+        else:
+            reason = "nothing needs it any more"
+        goal = None
+        if target is not None:
+            # A stopped model keeps the version that it would start with.
+            last = known.proven[-1] if known.proven else None
+            goal = goals.get(model) or replace(target.goal, main=target.goal.main or last)
+        named = (world.restart_config or {}).get(model, Ask(frozenset())).versions
+        going = set(removable_versions(versions, known, seen.get(model, {}), goal, keep))
+        if target is not None:
+            going |= _replaceable(target, known, seen.get(model, {}))
+        for version in sorted(going - named):
+            is_last = target is None and going == versions.keys() and version == max(going)
+            yield RemoveVersion(model, version, reason, is_last)
+    wanted = {
+        (target.deployment.model, snapshot.version, snapshot.digest)
+        for target in targets
+        for snapshot in target.snapshots.values()
+    }
+    uncertain = {target.deployment.model for target in targets if not target.is_certain}
+    for staged in local.staged:
+        key = (staged.model, staged.version, staged.digest)
+        if key not in wanted and staged.model not in uncertain:
+            yield RemoveStaging(staged.model, staged.version, staged.digest)
+
+
+def _replaceable(target: Target, known: ModelMemory, seen: Mapping[int, VersionStatus]) -> set[int]:
+    asked = known.asked.versions if known.asked else frozenset()
+    return {v for v in target.obsolete if v not in asked and not is_active(seen.get(v))}
