@@ -214,7 +214,7 @@ def _under_way(target: Target, sight: Sight) -> _Verdict:
         return _Verdict(Phase.DEPLOYING, UNLOADING, sentence)
     if not pending:
         return _Verdict(Phase.DEPLOYING, MOVING_LABELS, f"moves labels{_meanwhile(sight)}")
-    if set(pending) & asked:
+    if set(pending) & asked or any(is_active(sight.seen.get(v)) for v in pending):
         return _Verdict(
             Phase.DEPLOYING, LOADING, f"loads version {_join(pending)}{_meanwhile(sight)}"
         )

@@ -268,7 +268,7 @@ def test_a_server_that_hangs_in_a_reload_is_reported_and_others_serve(node: Stag
     """A new model that takes long blocks every change; that is the server's way."""
     node.publish("similar", 1, load_seconds=3)
     node.commit(deployment("similar", 1))
-    wait_until(lambda: node.deployment("similar").get("reason") == "Waiting", "the reload")
+    node.wait_phase("similar", "Deploying", "Loading")
     assert node.serving("ranker") == {1}
     node.wait_served("similar", 1)
 
