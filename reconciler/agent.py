@@ -30,7 +30,7 @@ from reconciler.planning.outcome import SERVER_UNREACHABLE
 from reconciler.planning.plan import plan
 from reconciler.planning.restart import find_restart_config
 from reconciler.planning.steps import Limits, Plan, World
-from reconciler.serving.client import ServingClient
+from reconciler.serving.client import SERVER_SILENT, ServingClient
 from reconciler.serving.config_file import parse, read_own, read_text, write_config
 from reconciler.settings import Settings
 from reconciler.sources.registry import Sources
@@ -177,10 +177,18 @@ class Agent:
     async def _look(self, local: Local) -> Served | Unavailable:
         desired = self.git.desired
         models = {deployment.model for deployment in desired.deployments} if desired else set()
+        models |= local.versions.keys() | self._memory.models.keys()
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._client.read(models))
+        # A server that is silent must not keep the tick from cancelling a download; the question
+        # stays open and is taken up by a later tick.
+        done, _ = await asyncio.wait({self._looking}, timeout=_LOOK_PATIENCE_SECONDS)
+        if not done:
+            sentence = f"TensorFlow Serving at {self._client.address} has not answered yet"
+            return Unavailable(SERVER_SILENT, sentence)
+        looking, self._looking = self._looking, None
         try:
-            return await self._client.read(
-                models | local.versions.keys() | self._memory.models.keys()
-            )
+            return looking.result()
         except ReconcilerError as error:
             return Unavailable(error.reason, str(error))
 

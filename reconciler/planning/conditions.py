@@ -112,7 +112,7 @@ def _accepts(memory: Memory, elsewhere: tuple[str, ...], now: float) -> Conditio
         return Condition(SERVING_ACCEPTS, False, "ServedFromElsewhere", sentence)
     failure = memory.reload_failure
     if failure is not None:
-        if failure.message.startswith(_POISONED) or any(p in failure.message for p in _POISONED):
+        if any(words in failure.message for words in _POISONED):
             sentence = (
                 f"TensorFlow Serving refuses every config ({failure.message}) because another"
                 " client sent it one without a platform; only a restart of the server helps:"

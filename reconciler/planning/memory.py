@@ -237,8 +237,10 @@ def _observe_model(
                 message = f"{status.code}: {status.message}"
                 failures[version] = back_off(message, noted, now, reason=LOAD_FAILED)
     proven = memory.proven
-    for version in sorted((available & asked) - memory.available):
-        proven = (*(v for v in proven if v != version), version)[-MAX_PROVEN:]
+    for version in sorted(available & asked):
+        # A new name answers before its reload does: seen AVAILABLE first, and asked only then.
+        if version not in memory.available or version not in proven:
+            proven = (*(v for v in proven if v != version), version)[-MAX_PROVEN:]
     loading = {v for v, s in seen.items() if s.state in (State.START, State.LOADING)}
     memory = replace(
         memory,

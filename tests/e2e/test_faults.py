@@ -280,6 +280,10 @@ def test_a_stopped_server_process_does_not_stop_the_agent(node: Stage) -> None:
         lambda: (c := node.condition("ServingReachable")) and not c["holds"] and c, "the condition"
     )
     assert found["reason"] == "ServerSilent"
+    wait_until(
+        lambda: "has not answered yet" in node.condition("ServingReachable")["sentence"],
+        "a tick that does not wait for the server's answer",
+    )
     response = node.ask("/livez")
     assert response is not None
     assert response.status_code == 200

@@ -333,6 +333,16 @@ def test_a_server_that_comes_up_empty_gets_the_proven_version_beside_an_unproven
     assert driver.server.available("a") == {1}
 
 
+def test_a_version_that_answers_before_its_reload_does_has_served_all_the_same() -> None:
+    up = {"a": {1: VersionStatus(State.AVAILABLE)}}
+    memory = observe(Memory(), Served(1, {"a": {}}), 0.0, POLL_SECONDS)
+    memory = observe(memory, Served(1, up), 1.0, POLL_SECONDS)
+    memory = fold(memory, Reloaded(Request({"a": Ask(frozenset({1}))})), 1.1)
+    memory = observe(memory, Served(1, up), 1.2, POLL_SECONDS)
+    assert memory.of("a").proven == (1,)
+    assert memory.of("a").good == Ask(frozenset({1}))
+
+
 def test_at_rest_nothing_is_asked() -> None:
     driver = make({"a": {1, 2}})
     driver.goals = {"a": goal(2, stable=2, canary=1)}
