@@ -12,6 +12,8 @@ from enum import IntEnum, StrEnum
 from functools import cached_property
 from typing import TypeAlias
 
+from reconciler.policy import Policy
+
 # --- desired: what the config repo says -----------------------------------------------------
 
 
@@ -48,6 +50,32 @@ class Strategy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class LockedVersion:
+    """One version as it was when it was locked: a node takes these bytes or none."""
+
+    version: int
+    files: int
+    size_bytes: int
+    digest: str
+    """`Snapshot.digest` of what the source listed."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Path -> hex sha256 of each file, where the version was published with these; else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """What one deployment's versions came to, as written in `path` of the config repo."""
+
+    path: str
+    model: str
+    source: str
+    version: int
+    """What the deployment's `version` came to."""
+    versions: Mapping[int, LockedVersion]
+    """That version and each labelled one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """One model in one group, as written in `path` of the config repo."""
 
@@ -62,6 +90,10 @@ class Deployment:
     replicas: int | None = None
     """On how many of the group's nodes; None is `all`."""
     stop: bool = False
+    suspend: bool = False
+    """Whether the node is to leave the model as it is, whatever else is asked."""
+    lock: Lock | None = None
+    """The bytes to take; None where the versions are resolved by each node."""
     strategy: Strategy = Strategy.OVERLAP
     description: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -73,6 +105,8 @@ class Quota:
 
     disk_bytes: int | None = None
     models: int | None = None
+    memory_bytes: int | None = None
+    """Held against the sizes of the served versions: a loaded model takes at least its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +126,8 @@ class Group:
     nodes: tuple[Member, ...]
     quota: Quota = field(default_factory=Quota)
     enabled: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What `fleet.yaml` says for every node."""
-
-    keep: int = 1
-    """How many versions that served before stay on disk for a rollback without download."""
-    max_removals: float = 0.5
-    """How many models may go at once: a share of those present if below 1, else a number."""
-    allow_empty: bool = False
-    """Whether a node may be left with no model at all."""
+    suspend: bool = False
+    """Whether its nodes are to stay as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +350,15 @@ class Outcome:
     progress: Progress | None = None
     last_error: str | None = None
     retry_in_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """An operator's word to one node: touch nothing until then."""
+
+    reason: str
+    until_seconds: float
+    """Unix time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from reconciler.config_repo.validate import validate_folder
+from reconciler.config_repo.fleets import read_folder
 from reconciler.errors import ConfigError
 
 _OURS = ("fleet.yaml", "groups", "deployments")
@@ -30,7 +30,7 @@ def validate(folder: Path) -> None:
             " the config repo"
         )
     try:
-        problems = validate_folder(folder)
+        problems = read_folder(folder).problems
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
     for problem in problems:

@@ -5,17 +5,23 @@ force until it is good again; this includes files that are good alone but contra
 Where two contradict each other, the one whose text was in force before wins, then the one that is
 named as its model, then the first by path: a newcomer cannot push out what serves, and without a
 past (a new node, a pull request) the answer depends on the commit alone.
+
+A deployment and its lock file are followed together or not at all: if one of them is wrong, or
+they do not fit each other, the last good pair stays in force.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from reconciler.config_repo.build import build_deployment, build_group, build_policy
+from reconciler.config_repo.build import build_deployment, build_group, build_lock, build_policy
 from reconciler.config_repo.documents import Broken, Document
-from reconciler.config_repo.layout import MODEL_NAME, Kind, Place
+from reconciler.config_repo.layout import MODEL_NAME, Kind, Place, lock_path
+from reconciler.config_repo.locks import find_misfits
+from reconciler.config_repo.rules import find_rule_mistakes
 from reconciler.config_repo.yaml_text import Mistake
-from reconciler.model import Deployment, Group, Policy, Problem
+from reconciler.model import Deployment, Group, Lock, Problem
+from reconciler.policy import Policy
 
 _CAUTIOUS = Policy(keep=1000, max_removals=0.0)
 """While fleet.yaml cannot be read and never was: as little as possible is removed on doubt."""
@@ -86,8 +92,11 @@ def assemble(
     for file in sorted(by_kind[Kind.GROUP], key=assembly.rank):
         assembly.take_group(file)
     known = {file.place.group for file in by_kind[Kind.GROUP]}
+    locks = {file.path: file for file in by_kind[Kind.LOCK]}
     for file in sorted(by_kind[Kind.DEPLOYMENT], key=assembly.rank):
-        assembly.take_deployment(file, known)
+        assembly.take_deployment(file, locks.pop(lock_path(file.path), None), known)
+    for file in locks.values():
+        assembly.refuse_orphan(file)
     assembly.fleet.problems.sort()
     return assembly.fleet
 
@@ -114,7 +123,7 @@ class _Assembly:
         return age, file.place.model != file.model, file.path
 
     def take_policy(self, file: File) -> None:
-        document = self._choose(file, lambda _document: [], lambda _document: [])
+        document = self._choose(file, find_rule_mistakes, find_rule_mistakes)
         self.fleet.policy = build_policy(document) if document else _CAUTIOUS
 
     def take_group(self, file: File) -> None:
@@ -128,23 +137,75 @@ class _Assembly:
         self.fleet.groups[group.name] = group
         self._group_of_node.update((member.name, file.path) for member in group.nodes)
 
-    def take_deployment(self, file: File, known_groups: set[str]) -> None:
-        def clashes(document: Document) -> list[Mistake]:
-            return self._find_owner(build_deployment(file.path, file.place, document), document)
+    def take_deployment(self, file: File, lock: File | None, known_groups: set[str]) -> None:
+        problems = self._check_deployment(file, known_groups) + self._check_lock(file, lock)
+        if problems:
+            self._refuse(file, problems)
+            deployment = self._recall_deployment(file)
+        else:
+            for good in filter(None, (file, lock)):
+                self.fleet.good[good.path] = good.blob_id
+            deployment = _build(file, _document(file), _document(lock) if lock else None)
+        if deployment is not None:
+            self.fleet.deployments[file.path] = deployment
+            self._owners[deployment.group, deployment.model.casefold()] = deployment
 
-        def check(document: Document) -> list[Mistake]:
-            return [
-                *_check_place(file, document),
-                *self._check_group(file, document, known_groups),
-                *clashes(document),
-            ]
+    def refuse_orphan(self, lock: File) -> None:
+        """Say that there is nothing beside a lock file that it could be for."""
+        message = (
+            f"there is no {lock.place.model}.yaml beside this lock; remove it, or move it to where"
+            " its deployment is"
+        )
+        self.fleet.problems.append(Problem(lock.path, 1, 1, message))
 
-        document = self._choose(file, check, clashes)
-        if document is None:
-            return
-        deployment = build_deployment(file.path, file.place, document)
-        self.fleet.deployments[file.path] = deployment
-        self._owners[deployment.group, deployment.model.casefold()] = deployment
+    def _check_deployment(self, file: File, known_groups: set[str]) -> list[Problem]:
+        content = file.content
+        if isinstance(content, Broken):
+            return _at(file.path, content.mistakes)
+        mistakes = [
+            *_check_place(file, content),
+            *self._check_group(file, content, known_groups),
+            *self._find_owner(build_deployment(file.path, file.place, content), content),
+        ]
+        return _at(file.path, mistakes)
+
+    def _check_lock(self, file: File, lock: File | None) -> list[Problem]:
+        if isinstance(file.content, Broken):
+            return []
+        deployment = build_deployment(file.path, file.place, file.content)
+        if lock is None:
+            message = self._find_lack_of_lock(deployment)
+            return _at(file.path, [file.content.complain(message, "version")] if message else [])
+        if isinstance(lock.content, Broken):
+            return _at(lock.path, lock.content.mistakes)
+        built = build_lock(lock.path, lock.content)
+        return _at(lock.path, find_misfits(deployment, built, lock.content))
+
+    def _find_lack_of_lock(self, deployment: Deployment) -> str | None:
+        if deployment.lock or deployment.stop or not self.fleet.policy.requires_lock:
+            return None
+        return (
+            f"fleet.yaml requires a lock, and {lock_path(deployment.path)} is not there; run"
+            f" `reconciler lock {deployment.model}` and commit the file"
+        )
+
+    def _recall_deployment(self, file: File) -> Deployment | None:
+        """Return what a file and its lock said when both were good, if it may still be followed."""
+        lock_file = lock_path(file.path)
+        known = [path for path in (file.path, lock_file) if path in self._good]
+        self.fleet.good.update({path: self._good[path] for path in known})
+        documents = {path: self._recall(path) for path in known}
+        document = documents.get(file.path)
+        if document is None or None in documents.values():
+            return None
+        deployment = _build(file, document, documents.get(lock_file))
+        if self._find_owner(deployment, document) or self._find_lack_of_lock(deployment):
+            return None
+        return deployment
+
+    def _refuse(self, file: File, problems: list[Problem]) -> None:
+        self.fleet.problems += problems
+        self.fleet.broken[file.path] = (file, min(problems))
 
     def _choose(
         self,
@@ -158,9 +219,7 @@ class _Assembly:
         if not mistakes and isinstance(content, Document):
             self.fleet.good[file.path] = file.blob_id
             return content
-        problems = [Problem(file.path, item.line, item.column, item.message) for item in mistakes]
-        self.fleet.problems += problems
-        self.fleet.broken[file.path] = (file, min(problems))
+        self._refuse(file, _at(file.path, mistakes))
         if file.path not in self._good:
             return None
         self.fleet.good[file.path] = self._good[file.path]
@@ -209,6 +268,20 @@ class _Assembly:
         nodes = len(group.nodes)
         message = f"replicas is {replicas} but group {name} has {nodes} node{'s'[: nodes > 1]}"
         return [document.complain(f"{message}; write {nodes} or all, or add nodes", "replicas")]
+
+
+def _at(path: str, mistakes: Iterable[Mistake]) -> list[Problem]:
+    return [Problem(path, item.line, item.column, item.message) for item in mistakes]
+
+
+def _document(file: File) -> Document:
+    assert isinstance(file.content, Document)  # noqa: S101 - the checks came before
+    return file.content
+
+
+def _build(file: File, document: Document, lock: Document | None) -> Deployment:
+    built: Lock | None = build_lock(lock_path(file.path), lock) if lock else None
+    return build_deployment(file.path, file.place, document, built)
 
 
 def _check_place(file: File, document: Document) -> list[Mistake]:

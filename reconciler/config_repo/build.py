@@ -1,11 +1,22 @@
 """From the fields of a valid document to the words of the model."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from reconciler.config_repo.documents import Document
 from reconciler.config_repo.layout import Place
-from reconciler.model import Deployment, Group, Member, Policy, Quota, Strategy
+from reconciler.model import (
+    Deployment,
+    Group,
+    Lock,
+    LockedVersion,
+    Member,
+    Quota,
+    Strategy,
+)
+from reconciler.policy import Freeze, Policy, SignatureMode, Signatures
+from reconciler.settings import parse_duration
 
 _SIZE = re.compile(r"([0-9.]+) ?([A-Za-z]+)")
 _ALL_MODELS = 1_000_000
@@ -24,6 +35,9 @@ def build_policy(document: Document) -> Policy:
         keep=fields.get("keep", default.keep),
         max_removals=_parse_share(fields.get("max_removals", default.max_removals)),
         allow_empty=fields.get("allow_empty", default.allow_empty),
+        requires_lock=fields.get("lock") == "required",
+        freezes=tuple(_build_freeze(entry) for entry in fields.get("freezes", ())),
+        signatures=_build_signatures(fields.get("signatures", {})),
     )
 
 
@@ -38,12 +52,16 @@ def build_group(path: str, place: Place, document: Document) -> Group:
         quota=Quota(
             disk_bytes=_parse_size(quota["disk"]) if "disk" in quota else None,
             models=quota.get("models"),
+            memory_bytes=_parse_size(quota["memory"]) if "memory" in quota else None,
         ),
         enabled=fields.get("enabled", True),
+        suspend=fields.get("suspend", False),
     )
 
 
-def build_deployment(path: str, place: Place, document: Document) -> Deployment:
+def build_deployment(
+    path: str, place: Place, document: Document, lock: Lock | None = None
+) -> Deployment:
     """Return the deployment that the file at `path` describes."""
     fields = document.fields
     version, replicas = fields["version"], fields.get("replicas", "all")
@@ -56,12 +74,54 @@ def build_deployment(path: str, place: Place, document: Document) -> Deployment:
         labels=fields.get("labels", {}),
         replicas=None if replicas == "all" else replicas,
         stop=fields.get("stop", False),
+        suspend=fields.get("suspend", False),
+        lock=lock,
         strategy=Strategy(fields.get("rollout", {}).get("strategy", Strategy.OVERLAP)),
         description=fields.get("description", ""),
         # As written: 1.10 stays 1.10, where the number would say 1.1.
         metadata={
             name: document.spots["metadata", name].text for name in fields.get("metadata", {})
         },
+    )
+
+
+def build_lock(path: str, document: Document) -> Lock:
+    """Return the lock that the file at `path` holds."""
+    fields = document.fields
+    versions = [
+        LockedVersion(
+            version=entry["version"],
+            files=entry["files"],
+            size_bytes=entry["bytes"],
+            digest=entry["digest"].removeprefix("sha256:"),
+            sha256=entry.get("sha256", {}),
+        )
+        for entry in fields["locked"]
+    ]
+    return Lock(
+        path=path,
+        model=fields["model"],
+        source=fields["source"].rstrip("/"),
+        version=fields["version"],
+        versions={locked.version: locked for locked in versions},
+    )
+
+
+def _build_freeze(fields: Mapping[str, Any]) -> Freeze:
+    return Freeze(
+        start=fields["start"],
+        duration_seconds=parse_duration(fields["duration"]),
+        timezone=fields["timezone"],
+        reason=fields["reason"],
+        groups=frozenset(fields.get("groups", ())),
+    )
+
+
+def _build_signatures(fields: Mapping[str, Any]) -> Signatures:
+    return Signatures(
+        mode=SignatureMode(fields.get("mode", SignatureMode.OFF)),
+        ssh=tuple(fields.get("ssh", ())),
+        gpg=tuple(fields.get("gpg", ())),
     )
 
 

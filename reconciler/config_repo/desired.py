@@ -1,19 +1,18 @@
 """What a commit of the config repo asks of one node.
 
-The files of the commit come from the mirror's git objects, each blob is parsed once, assemble.py
-decides what is in force, and placement says which of the group's deployments are this node's.
+fleets.py reads what is in force for the whole fleet; placement says which of the group's
+deployments are this node's.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from reconciler.config_repo.assemble import File, Fleet, assemble
-from reconciler.config_repo.documents import Broken, Document, DocumentCache, parse_document
+from reconciler.config_repo.assemble import Fleet
+from reconciler.config_repo.fleets import FleetReader
 from reconciler.config_repo.last_good import LastGood
-from reconciler.config_repo.layout import MODEL_NAME, Kind, Place, locate
+from reconciler.config_repo.layout import MODEL_NAME, Kind
 from reconciler.config_repo.mirror import Mirror
-from reconciler.config_repo.tree import Survey, survey
 from reconciler.errors import ConfigError
 from reconciler.model import Commit, Deployment, Desired, Group, Problem
 from reconciler.planning.placement import holders
@@ -23,9 +22,8 @@ class ConfigRepo:
     """Reads commits of a mirror for one node. Blocking, for one thread at a time."""
 
     def __init__(self, mirror: Mirror, node: str, state_dir: Path) -> None:
-        self._mirror = mirror
+        self._reader = FleetReader(mirror)
         self._node = node
-        self._cache = DocumentCache()
         self._last_good = LastGood(state_dir / "last_good.json", mirror.origin)
         self._latest: Desired | None = None
 
@@ -37,51 +35,11 @@ class ConfigRepo:
         """
         if self._latest is not None and self._latest.commit == commit:
             return self._latest
-        found = survey(self._mirror.read_tree(commit.id))
-        contents = {**self._read_documents(found), **found.unreadable}
-        ids = {path: blob.id for path, blob in found.readable.items()}
-        files = [
-            File(path, place, ids.get(path, ""), contents[path])
-            for path, place in found.places.items()
-        ]
-        fleet = assemble(files, found.problems, self._last_good.blob_ids, self._recall)
+        fleet = self._reader.read(commit.id, self._last_good.blob_ids)
         desired = choose_desired(fleet, commit, self._node)
         self._last_good.save(fleet.good)
         self._latest = desired
         return desired
-
-    def _read_documents(self, found: Survey) -> dict[str, Document | Broken]:
-        keys = {path: (found.places[path].kind, blob.id) for path, blob in found.readable.items()}
-        documents: dict[tuple[Kind, str], Document | Broken] = {}
-        for key in keys.values():
-            if (cached := self._cache.get(*key)) is not None:
-                documents[key] = cached
-        missing = {
-            blob.id: blob for path, blob in found.readable.items() if keys[path] not in documents
-        }
-        wanted = set(keys.values()) - documents.keys()
-        for blob, data in self._mirror.read_blobs(missing.values()):
-            for kind in Kind:  # the same text may stand in two places
-                if (kind, blob.id) in wanted:
-                    documents[kind, blob.id] = self._parse(kind, blob.id, data)
-        return {path: documents[key] for path, key in keys.items()}
-
-    def _parse(self, kind: Kind, blob_id: str, data: bytes) -> Document | Broken:
-        document = parse_document(kind, data)
-        self._cache.put(kind, blob_id, document)
-        return document
-
-    def _recall(self, path: str) -> Document | None:
-        """Return the last good document of a path, as far as the mirror still has it."""
-        place = locate(path)
-        blob_id = self._last_good.blob_ids[path]
-        if not isinstance(place, Place):
-            return None
-        document = self._cache.get(place.kind, blob_id)
-        if document is None:
-            data = self._mirror.read_blob(blob_id)
-            document = None if data is None else self._parse(place.kind, blob_id, data)
-        return document if isinstance(document, Document) else None
 
 
 def choose_desired(fleet: Fleet, commit: Commit, node: str) -> Desired:

@@ -3,6 +3,7 @@
     fleet.yaml
     groups/<group>.yaml
     deployments/<group>/<model>.yaml
+    deployments/<group>/<model>.lock.yaml
 
 Other files (a README, a CI workflow) are left alone. YAML that was surely meant for the reconciler
 but would never be read is a problem: a file that has no effect is the hardest mistake to see.
@@ -16,6 +17,7 @@ from enum import StrEnum
 GROUP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _YAML_LIKE = (".yaml", ".yml", ".json")
+_LOCK = ".lock"
 _FOLDERS = ("groups", "deployments")
 
 
@@ -25,6 +27,7 @@ class Kind(StrEnum):
     FLEET = "fleet"
     GROUP = "group"
     DEPLOYMENT = "deployment"
+    LOCK = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,17 @@ def locate(path: str) -> Place | Misplaced | None:
     match parts:
         case ["groups", _]:
             return _checked(GROUP_NAME, stem, Place(Kind.GROUP, group=stem))
+        case ["deployments", group, _] if stem.endswith(_LOCK):
+            place = Place(Kind.LOCK, group=group, model=stem.removesuffix(_LOCK))
+            return _checked(GROUP_NAME, group, place)
         case ["deployments", group, _]:
             return _checked(GROUP_NAME, group, Place(Kind.DEPLOYMENT, group=group, model=stem))
     return Place(Kind.FLEET)
+
+
+def lock_path(path: str) -> str:
+    """Return where the lock of the deployment at `path` is."""
+    return f"{path.removesuffix('.yaml')}{_LOCK}.yaml"
 
 
 def belongs(path: str) -> bool:

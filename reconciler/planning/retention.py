@@ -7,11 +7,12 @@ each rule here errs on the side of a fuller disk.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from reconciler.model import Ask, Desired, LocalVersion, Policy, VersionStatus
+from reconciler.model import Ask, Desired, LocalVersion, VersionStatus
 from reconciler.planning.goals import Target
 from reconciler.planning.memory import Memory, ModelMemory, is_active
 from reconciler.planning.rollout import Goal
 from reconciler.planning.steps import RemoveStaging, RemoveVersion, Step, World
+from reconciler.policy import Policy
 
 REMOVALS_HELD = "RemovalsHeld"
 

@@ -13,7 +13,8 @@ from reconciler.config_repo.documents import Document, parse_document
 from reconciler.config_repo.layout import Place, locate
 from reconciler.config_repo.tree import Blob, survey
 from reconciler.errors import ConfigError
-from reconciler.model import Commit, Deployment, Desired, Member, Policy, Quota, Strategy
+from reconciler.model import Commit, Deployment, Desired, Member, Quota, Strategy
+from reconciler.policy import Policy
 from reconciler.resources import data_folder
 
 COMMIT = Commit("ab" * 20, "Ada", "Change", 1.0)

@@ -11,7 +11,6 @@ from reconciler.model import (
     Available,
     Deployment,
     Phase,
-    Policy,
     Problem,
     Query,
     Quota,
@@ -23,6 +22,7 @@ from reconciler.planning.events import FetchFailed, fold
 from reconciler.planning.memory import Memory, ModelMemory, back_off
 from reconciler.planning.plan import plan
 from reconciler.planning.steps import World, WriteConfig
+from reconciler.policy import Policy
 from tests.unit.worlds import (
     LIMITS,
     NOW,

@@ -6,7 +6,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from reconciler.cli.validate import validate
-from reconciler.config_repo.validate import validate_folder
+from reconciler.config_repo.fleets import read_folder
 from reconciler.resources import data_folder
 
 
@@ -23,7 +23,7 @@ def write(folder: Path, files: dict[str, str | bytes]) -> None:
 
 def test_the_example_is_in_order() -> None:
     folder = data_folder("example-config-repo")
-    assert validate_folder(folder) == []
+    assert read_folder(folder).problems == []
     result = run(folder)
     assert result.exit_code == 0
     assert result.output == f"{folder} is in order.\n"

@@ -13,7 +13,6 @@ from reconciler.model import (
     Local,
     LocalVersion,
     Member,
-    Policy,
     Query,
     Quota,
     Served,
@@ -33,6 +32,7 @@ from reconciler.planning.steps import (
     RemoveVersion,
     World,
 )
+from reconciler.policy import Policy
 
 COMMIT = Commit("c" * 40, "Ada", "Serve something", 1000.0)
 LIMITS = Limits(settle_seconds=10.0, poll_seconds=1.0)

@@ -1,0 +1,120 @@
+"""Reads what is in force for the whole fleet, at a commit or as it lies in a folder."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from reconciler.config_repo.assemble import File, Fleet, assemble
+from reconciler.config_repo.documents import Broken, Document, DocumentCache, parse_document
+from reconciler.config_repo.layout import Kind, Place, locate
+from reconciler.config_repo.tree import Blob, Survey, survey
+from reconciler.config_repo.yaml_text import MAX_TEXT_BYTES, Mistake
+
+
+class Objects(Protocol):
+    """Something that holds commits: the agent's mirror, or a clone that a person works in."""
+
+    def read_tree(self, commit_id: str) -> dict[str, Blob]:
+        """Return all files of a commit by their path."""
+
+    def read_blobs(self, blobs: Iterable[Blob]) -> Iterator[tuple[Blob, bytes]]:
+        """Yield each blob with its bytes."""
+
+    def read_blob(self, blob_id: str) -> bytes | None:
+        """Return one blob, None where it is not there."""
+
+
+class FleetReader:
+    """Reads commits, each blob once. Blocking, for one thread at a time."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._cache = DocumentCache()
+
+    def read(self, commit_id: str, good: Mapping[str, str] | None = None) -> Fleet:
+        """Return what is in force at a commit; `good` has the blob id of each last good text.
+
+        Raises GitError when the commit cannot be read, ConfigError when it holds far too much.
+        """
+        found = survey(self._objects.read_tree(commit_id))
+        contents = {**self._read_documents(found), **found.unreadable}
+        ids = {path: blob.id for path, blob in found.readable.items()}
+        files = [
+            File(path, place, ids.get(path, ""), contents[path])
+            for path, place in found.places.items()
+        ]
+        known = good or {}
+
+        def recall(path: str) -> Document | None:
+            return self._recall(path, known[path])
+
+        return assemble(files, found.problems, known, recall)
+
+    def _read_documents(self, found: Survey) -> dict[str, Document | Broken]:
+        keys = {path: (found.places[path].kind, blob.id) for path, blob in found.readable.items()}
+        documents: dict[tuple[Kind, str], Document | Broken] = {}
+        for key in keys.values():
+            if (cached := self._cache.get(*key)) is not None:
+                documents[key] = cached
+        missing = {
+            blob.id: blob for path, blob in found.readable.items() if keys[path] not in documents
+        }
+        wanted = set(keys.values()) - documents.keys()
+        for blob, data in self._objects.read_blobs(missing.values()):
+            for kind in Kind:  # the same text may stand in two places
+                if (kind, blob.id) in wanted:
+                    documents[kind, blob.id] = self._parse(kind, blob.id, data)
+        return {path: documents[key] for path, key in keys.items()}
+
+    def _parse(self, kind: Kind, blob_id: str, data: bytes) -> Document | Broken:
+        document = parse_document(kind, data)
+        self._cache.put(kind, blob_id, document)
+        return document
+
+    def _recall(self, path: str, blob_id: str) -> Document | None:
+        """Return the last good document of a path, as far as it can still be read."""
+        place = locate(path)
+        if not isinstance(place, Place):
+            return None
+        document = self._cache.get(place.kind, blob_id)
+        if document is None:
+            data = self._objects.read_blob(blob_id)
+            document = None if data is None else self._parse(place.kind, blob_id, data)
+        return document if isinstance(document, Document) else None
+
+
+def read_folder(folder: Path) -> Fleet:
+    """Return what would be in force if the files in `folder` were a commit without a past.
+
+    Raises ConfigError when there is far too much to read.
+    """
+    found = survey(_walk(folder))
+    contents: dict[str, Document | Broken] = dict(found.unreadable)
+    for path in found.readable:
+        contents[path] = _read(folder, path, found.places[path].kind)
+    files = [File(path, place, "", contents[path]) for path, place in found.places.items()]
+    return assemble(files, found.problems)
+
+
+def _walk(folder: Path) -> dict[str, Blob]:
+    tree = {}
+    for parent, folders, names in os.walk(folder):
+        # A folder that begins with a dot is not ours; a linked one stands for no files.
+        linked = [name for name in folders if (Path(parent) / name).is_symlink()]
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in linked]
+        for name in (*names, *linked):
+            file = Path(parent) / name
+            is_file = file.is_file() and not file.is_symlink()
+            size_bytes = file.stat().st_size if is_file else 0
+            tree[file.relative_to(folder).as_posix()] = Blob("", size_bytes, is_file)
+    return tree
+
+
+def _read(folder: Path, path: str, kind: Kind) -> Document | Broken:
+    try:
+        with (folder / path).open("rb") as file:
+            data = file.read(MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        return Broken((Mistake(1, 1, f"the file cannot be read ({error.strerror})"),))
+    return parse_document(kind, data)
