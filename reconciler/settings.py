@@ -103,6 +103,11 @@ class Settings:
         None,
         kind="path",
     )
+    webhook_secret_file: Path | None = _setting(
+        "File with the secret of POST /hooks/git; without it pushes are not taken.",
+        None,
+        kind="path",
+    )
     git_interval: float = _setting(
         "Time between two fetches, 10 % jitter; 0 stops polling.", 15.0, kind="duration"
     )
@@ -116,6 +121,21 @@ class Settings:
     )
     git_username: str = _setting("User name that goes with the token.", "x-access-token")
     git_proxy: str = _setting("Proxy for http and https URLs.", "")
+    signature_mode: Literal["fleet", "off", "head", "range"] = _setting(
+        "Which commits must be signed: what the trusted fleet.yaml says (`fleet`), none, the newest,"
+        " or every one since the last that was followed.",
+        "fleet",
+        kind="choice:fleet,off,head,range",
+    )
+    allowed_signers_file: Path | None = _setting(
+        "SSH keys that may sign, as in ssh-keygen(1); with this or GPG keys given here, those in"
+        " fleet.yaml do not count.",
+        None,
+        kind="path",
+    )
+    gpg_keys_file: Path | None = _setting(
+        "GPG public keys that may sign, in ASCII armour.", None, kind="path"
+    )
     bucket_interval: float = _setting(
         "Time between two listings of a source, with jitter.", 60.0, kind="duration"
     )

@@ -22,6 +22,14 @@ _COMMANDS = {
     "once": ("reconciler.cli.run", "Bring this node to its desired state once, then end."),
     "validate": ("reconciler.cli.validate", "Check a config repo; every mistake with its place."),
     "status": ("reconciler.cli.status", "Show what a node says of itself."),
+    "plan": ("reconciler.cli.plan", "Show what a change of the config repo would do."),
+    "lock": ("reconciler.cli.lock", "Write down which bytes each deployment stands for."),
+    "pin": ("reconciler.cli.rollback", "Commit another version of a model."),
+    "rollback": ("reconciler.cli.rollback", "Commit the way back to an earlier version."),
+    "history": ("reconciler.cli.history", "Show who changed which model when, and why."),
+    "commit-status": ("reconciler.cli.commit_status", "Tell GitHub or GitLab how a commit fared."),
+    "pause": ("reconciler.cli.pause", "Break the glass: leave this node as it is for a while."),
+    "resume": ("reconciler.cli.pause", "End a pause of this node."),
     "publish": ("reconciler.cli.publish", "Upload an exported SavedModel as the next version."),
     "demo": ("reconciler.cli.demo", "Play the main job on this machine, with nothing else."),
     "dev": ("reconciler.cli.dev", "Tools for trying things out: a stand-in model server."),
@@ -38,7 +46,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(_COMMANDS[cmd_name][0])
-        command = getattr(module, cmd_name)
+        command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)  # noqa: S101 - a slip in the table above
         return command
 

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import MISSING
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -41,6 +42,19 @@ def settings_options(command: CommandT) -> CommandT:
         f"  [{ENVIRONMENT_PREFIX}CONFIG]",
     )
     return config(command)
+
+
+def folder_option(command: CommandT) -> CommandT:
+    """Give `command` the option `-C`: where the clone of the config repo is."""
+    option = click.option(
+        "-C",
+        "folder",
+        metavar="DIR",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        default=Path(),
+        help="Folder of the config repo in a clone.  [default: the current folder]",
+    )
+    return option(command)
 
 
 def read_settings(flags: dict[str, Any]) -> Settings:
