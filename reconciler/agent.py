@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reconciler import __version__, memory_file
+from reconciler import __version__, memory_file, pause_file
 from reconciler.apply import Hands, PolledFile
 from reconciler.config_repo.desired import ConfigRepo
 from reconciler.config_repo.mirror import Mirror
@@ -133,6 +133,8 @@ class Agent:
             restart_config=await asyncio.to_thread(read_own, self._config_file, self._base),
             git_trouble=self.git.trouble,
             fetching=self._hands.fetching,
+            wall_seconds=time.time(),
+            pause=await asyncio.to_thread(pause_file.load, self._settings.state_dir),
         )
         newest = plan(world, self._memory, self._limits, self._clock())
         done = await self._hands.carry_out(newest)
@@ -169,7 +171,9 @@ class Agent:
         for deployment in desired.deployments if desired else ():
             found = local.versions.get(deployment.model, {})
             known = self._memory.of(deployment.model)
-            for query, is_recheck in wanted_queries(deployment, found, known).items():
+            for query, is_recheck in wanted_queries(
+                deployment, found, known, self.buckets.available
+            ).items():
                 queries[query] = is_recheck and queries.get(query, True)
         if self.buckets.want(queries):
             self._bucket_wake.set()

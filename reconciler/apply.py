@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from reconciler.errors import ReconcilerError
-from reconciler.model import Progress, ServerConfig, Snapshot
+from reconciler.model import Progress, ServerConfig
 from reconciler.planning.events import (
     Event,
     Fetched,
@@ -140,11 +140,12 @@ class Hands:
         for key, step in steps.items():
             if key not in self._downloads:
                 snapshot = step.snapshot
-                task = asyncio.create_task(self._fetch(step.model, snapshot))
+                task = asyncio.create_task(self._fetch(step))
                 progress = Progress(0, snapshot.size_bytes)
                 self._downloads[key] = _Download(snapshot.digest, task, progress)
 
-    async def _fetch(self, model: str, snapshot: Snapshot) -> None:
+    async def _fetch(self, step: Fetch) -> None:
+        model, snapshot = step.model, step.snapshot
         key = (model, snapshot.version)
         own = asyncio.current_task()
 

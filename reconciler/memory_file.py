@@ -1,9 +1,9 @@
 """What outlives a restart of the agent: a small JSON file in the state folder.
 
 Only what cannot be read again from git, the bucket, the disk or the server: which versions have
-served here, what a restart of the server may rely on, what `latest` last came to, and which
-commit was last in force as a whole. Without the file the agent works; it then knows no previous
-version to fall back on.
+served here, what a restart of the server may rely on, what `latest` last came to, which change was
+begun, and which commit was last in force as a whole. Without the file the agent works; it then
+knows no previous version to fall back on.
 """
 
 import json
@@ -50,6 +50,7 @@ def load(path: Path) -> tuple[Memory, Commit | None]:
 def _dump_models(memory: Memory) -> dict[str, Any]:
     return {
         name: {
+            "admitted": known.admitted,
             "proven": list(known.proven),
             "resolved": dict(known.resolved),
             "good": None
@@ -57,13 +58,14 @@ def _dump_models(memory: Memory) -> dict[str, Any]:
             else {"versions": sorted(known.good.versions), "labels": dict(known.good.labels)},
         }
         for name, known in memory.models.items()
-        if known.proven or known.resolved or known.good
+        if known.proven or known.resolved or known.good or known.admitted
     }
 
 
 def _load_model(item: dict[str, Any]) -> ModelMemory:
     good = item["good"]
     return ModelMemory(
+        admitted=str(item.get("admitted", "")),  # files of earlier releases lack it
         proven=tuple(int(version) for version in item["proven"])[-MAX_PROVEN:],
         resolved={str(source): int(version) for source, version in item["resolved"].items()},
         good=None

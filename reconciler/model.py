@@ -98,6 +98,15 @@ class Deployment:
     description: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def named_version(self) -> int | None:
+        """The version that git names, by a lock or a pin; None where a node must look it up."""
+        return self.lock.version if self.lock else self.version
+
+    def locked(self, version: int) -> LockedVersion | None:
+        """Return which bytes a version must have, None where any will do."""
+        return self.lock.versions.get(version) if self.lock else None
+
 
 @dataclass(frozen=True, slots=True)
 class Quota:
@@ -345,6 +354,8 @@ class Outcome:
     """The version that `latest` or the pin came to; None while that is not known."""
     serving: tuple[int, ...] = ()
     """The versions that answer requests now, ascending."""
+    installed: tuple[int, ...] = ()
+    """The versions on disk that this reconciler put there, ascending."""
     labels: Mapping[str, int] = field(default_factory=dict)
     """The labels that TensorFlow Serving has accepted."""
     progress: Progress | None = None

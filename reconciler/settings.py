@@ -122,8 +122,8 @@ class Settings:
     git_username: str = _setting("User name that goes with the token.", "x-access-token")
     git_proxy: str = _setting("Proxy for http and https URLs.", "")
     signature_mode: Literal["fleet", "off", "head", "range"] = _setting(
-        "Which commits must be signed: what the trusted fleet.yaml says (`fleet`), none, the newest,"
-        " or every one since the last that was followed.",
+        "Which commits must be signed: what the trusted fleet.yaml says (`fleet`), none, the"
+        " newest, or every one since the last that was followed.",
         "fleet",
         kind="choice:fleet,off,head,range",
     )

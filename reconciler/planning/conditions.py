@@ -4,7 +4,7 @@
 one and its absence is never mistaken for health.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from reconciler.model import (
     Available,
@@ -12,11 +12,14 @@ from reconciler.model import (
     Desired,
     Local,
     LocalVersion,
+    Outcome,
     Served,
     Unavailable,
 )
+from reconciler.planning.holds import HOLD_REASONS, PAUSED, Hold
 from reconciler.planning.memory import Memory
 from reconciler.planning.retention import REMOVALS_HELD, Leaving
+from reconciler.planning.steps import World
 from reconciler.planning.wording import format_seconds
 
 GIT_REACHABLE = "GitReachable"
@@ -27,6 +30,7 @@ SERVING_REACHABLE = "ServingReachable"
 SERVING_ACCEPTS = "ServingAccepts"
 REMOVALS_ALLOWED = "RemovalsAllowed"
 MODELS_INTACT = "ModelsIntact"
+CHANGES_ALLOWED = "ChangesAllowed"
 
 SLOW_RELOAD_SECONDS = 30.0
 _WELL = "AsExpected"
@@ -36,27 +40,33 @@ _POISONED = ("Illegal setting neither", "Illegal setting both")
 
 
 def find_conditions(
-    desired: Desired,
-    git_trouble: Unavailable | None,
-    available: Available,
-    served: Served | Unavailable,
-    local: Local,
-    memory: Memory,
-    leaving: Leaving,
-    elsewhere: tuple[str, ...],
-    now: float,
+    world: World, memory: Memory, leaving: Leaving, elsewhere: tuple[str, ...], now: float
 ) -> tuple[Condition, ...]:
-    """Return all conditions, in the order in which trouble spreads."""
+    """Return the conditions of the snapshots, in the order in which trouble spreads."""
     return (
-        _git(desired, git_trouble),
-        _config(desired),
-        _node(desired),
-        _bucket(available),
-        _reachable(served),
+        _git(world.desired, world.git_trouble),
+        _config(world.desired),
+        _node(world.desired),
+        _bucket(world.available),
+        _reachable(world.served),
         _accepts(memory, elsewhere, now),
         _removals(leaving),
-        _intact(local),
+        _intact(world.local),
     )
+
+
+def find_change_condition(hold: Hold | None, outcomes: Collection[Outcome]) -> Condition:
+    """Return whether changes are carried out; False where one waits, and during any pause."""
+    held = {outcome.reason for outcome in outcomes} & HOLD_REASONS
+    waiting = sorted(o.deployment.model for o in outcomes if o.reason in (*held, REMOVALS_HELD))
+    if hold is None and not held:
+        return Condition(CHANGES_ALLOWED, True, _WELL, "changes are carried out at once")
+    reason = hold.reason if hold else min(held)
+    sentence = hold.sentence if hold else "some deployments are suspended"
+    if not waiting and reason != PAUSED:
+        return Condition(CHANGES_ALLOWED, True, reason, f"{sentence}; nothing waits for it")
+    what = f"{', '.join(waiting)} waits" if waiting else "nothing is changed on this node"
+    return Condition(CHANGES_ALLOWED, False, reason, f"{sentence}; {what}")
 
 
 def _git(desired: Desired, trouble: Unavailable | None) -> Condition:

@@ -1,7 +1,8 @@
 """From a deployment to what its model should come to: versions, bytes to fetch, what is in the way.
 
-A pin that is installed needs no bucket at all. `latest` needs a listing, and while there is none
-it stays what it last came to, so that a bucket that is down changes nothing.
+What is installed as its lock says needs no bucket at all, and neither does an installed pin but for
+a rare comparison. `latest` without a lock needs a listing, and while there is none it stays what it
+last came to, so that a bucket that is down changes nothing.
 """
 
 from collections.abc import Mapping
@@ -11,9 +12,12 @@ from reconciler.model import (
     Available,
     Deployment,
     LocalVersion,
+    LockedVersion,
     Query,
     Snapshot,
 )
+from reconciler.planning.holds import Hold
+from reconciler.planning.locks import LOCK_MISMATCH, find_mismatch
 from reconciler.planning.memory import ModelMemory
 from reconciler.planning.resolve import NotReady, Resolved, resolve
 from reconciler.planning.rollout import Goal
@@ -46,6 +50,8 @@ class Target:
     """Versions on disk that failed to load, never served, and are others in the source now."""
     is_certain: bool = True
     """False while `latest` is only what it last came to, because no listing says so now."""
+    hold: Hold | None = None
+    """Why the model is left as it is instead."""
 
 
 def fingerprint(deployment: Deployment) -> str:
@@ -55,7 +61,12 @@ def fingerprint(deployment: Deployment) -> str:
     """
     labels = ",".join(f"{label}={version}" for label, version in sorted(deployment.labels.items()))
     version = "latest" if deployment.version is None else deployment.version
-    return f"{deployment.source} {version} {labels} {deployment.strategy} {deployment.stop}"
+    lock = deployment.lock
+    locked = sorted(item.digest for item in lock.versions.values()) if lock else []
+    return (
+        f"{deployment.source} {version} {labels} {deployment.strategy} {deployment.stop}"
+        f" {lock.version if lock else ''} {','.join(locked)}"
+    ).rstrip()
 
 
 def remember_deployment(memory: ModelMemory, deployment: Deployment) -> ModelMemory:
@@ -67,31 +78,47 @@ def remember_deployment(memory: ModelMemory, deployment: Deployment) -> ModelMem
 
 
 def wanted_queries(
-    deployment: Deployment, local: Mapping[int, LocalVersion], memory: ModelMemory
+    deployment: Deployment,
+    local: Mapping[int, LocalVersion],
+    memory: ModelMemory,
+    available: Available,
 ) -> dict[Query, bool]:
     """Return what must be listed for the deployment, and whether that is only a re-check.
 
     A re-check (True) compares an installed pin with its bucket and may be rare; the rest is
-    needed to go on. A pin that failed to load is needed: its bytes may be repaired any time.
+    needed to go on. A pin that failed to load is needed: its bytes may be repaired any time. A
+    locked version is listed once, when it is to be fetched, and never again.
     """
     if deployment.stop:
         return {}
     queries: dict[Query, bool] = {}
-    if deployment.version is None:
+    if deployment.named_version is None:
         queries[Query(deployment.source)] = False
     for version in _pins(deployment):
-        is_settled = _is_installed(local.get(version)) and version not in memory.load_failures
-        queries[Query(deployment.source, version)] = is_settled
+        query, locked, found = (
+            Query(deployment.source, version),
+            deployment.locked(version),
+            local.get(version),
+        )
+        if locked is None:
+            queries[query] = _is_installed(found) and version not in memory.load_failures
+        elif not _is_installed(found, locked):
+            listing = available.listings.get(query)
+            snapshot = listing.snapshots.get(version) if listing else None
+            queries[query] = snapshot is not None and snapshot.digest == locked.digest
     return queries
 
 
 def _pins(deployment: Deployment) -> set[int]:
-    main = set() if deployment.version is None else {deployment.version}
+    named = deployment.named_version
+    main = set() if named is None else {named}
     return main | set(deployment.labels.values())
 
 
-def _is_installed(local: LocalVersion | None) -> bool:
-    return local is not None and local.intact and local.digest is not None
+def _is_installed(local: LocalVersion | None, locked: LockedVersion | None = None) -> bool:
+    if local is None or not local.intact or local.digest is None:
+        return False
+    return locked is None or local.digest == locked.digest
 
 
 def set_target(
@@ -106,7 +133,7 @@ def set_target(
     remarks: list[Trouble] = []
     snapshots: dict[int, Snapshot] = {}
     obsolete: set[int] = set()
-    main = deployment.version
+    main = deployment.named_version
     newest: Snapshot | None = None
     if main is None:
         match _answer(Query(deployment.source), available, settle_seconds):
@@ -118,7 +145,11 @@ def set_target(
                 main = memory.resolved.get(deployment.source)
             case None:
                 main = memory.resolved.get(deployment.source)
-    ready = {version for version, found in local.items() if _is_installed(found)}
+    ready = {
+        version
+        for version, found in local.items()
+        if _is_installed(found, deployment.locked(version))
+    }
     goal = Goal(main, dict(deployment.labels), deployment.strategy)
     for version in sorted(goal.versions):
         found = local.get(version)
@@ -126,6 +157,14 @@ def set_target(
             answer: Resolved | Trouble | None = Resolved(newest)
         else:
             answer = _answer(Query(deployment.source, version), available, settle_seconds)
+        if locked := deployment.locked(version):
+            if version in ready:
+                continue
+            if isinstance(answer, Resolved):
+                answer = _check_lock(deployment, locked, answer)
+            if _is_installed(found):
+                obsolete.add(version)
+                answer = _installed_otherwise(deployment, version)
         if found is None or version not in ready:
             if isinstance(answer, Resolved):
                 snapshots[version] = answer.snapshot
@@ -138,7 +177,7 @@ def set_target(
                 remarks.append(_changed(deployment, version))
     goal = replace(goal, ready=frozenset(ready - obsolete))
     is_certain = True
-    if deployment.version is None:
+    if deployment.named_version is None:
         trouble_now = available.troubles.get(Query(deployment.source))
         is_certain = newest is not None and trouble_now is None
         if trouble_now is not None:
@@ -155,6 +194,31 @@ def _answer(query: Query, available: Available, settle_seconds: float) -> Resolv
         return Trouble(trouble.reason, trouble.sentence) if trouble else None
     resolution = resolve(query.version, listing, settle_seconds)
     return _trouble(resolution) if isinstance(resolution, NotReady) else resolution
+
+
+def _check_lock(
+    deployment: Deployment, locked: LockedVersion, answer: Resolved
+) -> Resolved | Trouble:
+    mismatch = find_mismatch(locked, answer.snapshot)
+    if mismatch is None:
+        return answer
+    path = deployment.lock.path if deployment.lock else deployment.path
+    return Trouble(
+        LOCK_MISMATCH,
+        f"{deployment.source} holds other bytes for version {locked.version} than {path} says:"
+        f" {mismatch}; nothing of it is taken. Publish other bytes under a new number, or, if"
+        " these are meant, remove the lock file and run `reconciler lock`",
+    )
+
+
+def _installed_otherwise(deployment: Deployment, version: int) -> Trouble:
+    path = deployment.lock.path if deployment.lock else deployment.path
+    return Trouble(
+        LOCK_MISMATCH,
+        f"version {version} was installed on this node from other bytes than {path} says; it is"
+        " replaced as soon as the server does not hold it: deploy another version and come back,"
+        " or publish the locked bytes under a new number",
+    )
 
 
 def _trouble(item: NotReady) -> Trouble:

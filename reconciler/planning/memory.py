@@ -62,6 +62,8 @@ class ModelMemory:
 
     desired: str = ""
     """Fingerprint of its deployment; another one forgets every failure."""
+    admitted: str = ""
+    """Fingerprint of the deployment that was last carried out, or begun: not of one held back."""
     asked: Ask | None = None
     """The entry that the server accepted last; None where its config does not name the model."""
     since: Mapping[int, float] = field(default_factory=dict)

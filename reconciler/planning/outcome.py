@@ -5,10 +5,11 @@ reason. Nothing here decides anything; the same facts that made the steps make t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.model import Deployment, Outcome, Phase, Problem, Progress, VersionStatus
 from reconciler.planning.goals import Target, Trouble
+from reconciler.planning.locks import LOCK_MISMATCH
 from reconciler.planning.memory import Failure, ModelMemory, is_active, is_available
 from reconciler.planning.rollout import awaits_commit
 
@@ -45,6 +46,7 @@ class Sight:
     refused: Mapping[int, Trouble] | None = None
     """Versions that the plan does not fetch: no room, over the quota."""
     progress: Mapping[int, Progress] | None = None
+    installed: tuple[int, ...] = ()
 
     @property
     def serving(self) -> tuple[int, ...]:
@@ -59,6 +61,7 @@ def describe(target: Target, sight: Sight) -> Outcome:
     deployment = target.deployment
     verdict = (
         _broken(sight)
+        or _held(target, sight)
         or (_stopping(deployment, sight) if deployment.stop else None)
         or _unreachable(target, sight)
         or _deployed(target, sight)
@@ -100,6 +103,7 @@ def _outcome(
         sentence=verdict.sentence,
         wanted=wanted,
         serving=sight.serving,
+        installed=sight.installed,
         labels=asked.labels if asked and not sight.unreachable else {},
         progress=verdict.progress,
         last_error=verdict.error,
@@ -112,6 +116,23 @@ def _broken(sight: Sight) -> _Verdict | None:
         return None
     sentence = f"{sight.broken}{_meanwhile(sight)}"
     return _Verdict(Phase.FAILED, INVALID_CONFIG, sentence, str(sight.broken))
+
+
+def _held(target: Target, sight: Sight) -> _Verdict | None:
+    hold = target.hold
+    if hold is None:
+        return None
+    if target.deployment.stop:
+        if not any(is_active(status) for status in sight.seen.values()) and not sight.unreachable:
+            return None
+        sentence = f"{hold.sentence}; stop: true waits{_meanwhile(sight)}"
+        return _Verdict(Phase.STOPPING, hold.reason, sentence)
+    if deployed := _deployed(target, sight):
+        return replace(deployed, sentence=f"{deployed.sentence}; {hold.sentence}")
+    main = target.goal.main
+    what = "the newest version" if main is None else f"version {main}"
+    sentence = f"{hold.sentence}; {what} waits{_meanwhile(sight)}"
+    return _Verdict(Phase.DEPLOYING, hold.reason, sentence)
 
 
 def _stopping(deployment: Deployment, sight: Sight) -> _Verdict:
@@ -136,6 +157,8 @@ def _deployed(target: Target, sight: Sight) -> _Verdict | None:
         return None
     if dict(asked.labels) != dict(target.goal.labels) or _higher_unwanted(target, sight):
         return None
+    if any(trouble.reason == LOCK_MISMATCH for trouble in target.troubles.values()):
+        return None  # it answers, but with bytes that git does not name
     sentence = f"serves version {main}"
     if asked.labels:
         sentence += ", labels " + ", ".join(f"{k}={v}" for k, v in sorted(asked.labels.items()))

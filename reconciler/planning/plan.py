@@ -18,9 +18,16 @@ from reconciler.model import (
     Unavailable,
     VersionStatus,
 )
-from reconciler.planning.conditions import find_conditions
+from reconciler.planning.conditions import find_change_condition, find_conditions
 from reconciler.planning.events import RELOAD_UNANSWERED
-from reconciler.planning.goals import Target, Trouble, remember_deployment, set_target
+from reconciler.planning.goals import (
+    Target,
+    Trouble,
+    fingerprint,
+    remember_deployment,
+    set_target,
+)
+from reconciler.planning.holds import PAUSED, Hold, find_hold, find_node_hold, has_no_past
 from reconciler.planning.memory import Memory, ModelMemory, is_active, observe, without_ghosts
 from reconciler.planning.outcome import (
     DOWNLOADING,
@@ -65,12 +72,15 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
         ):
             memory = replace(memory, confirmed=False)  # someone else wrote the file
         seen = without_ghosts(memory, seen, now, limits.poll_seconds)
-    targets, memory = _set_targets(world, memory, limits)
-    leaving = find_leaving(desired, memory, local.versions, _find_doubt(world))
+    node_hold = find_node_hold(desired, world.pause, world.wall_seconds)
+    targets, memory = _set_targets(world, memory, limits, node_hold)
+    held_because = node_hold.sentence if node_hold else _find_doubt(world)
+    leaving = find_leaving(desired, memory, local.versions, held_because)
     unknown = [
         model for model in desired.broken if model not in {t.deployment.model for t in targets}
     ]
-    goals = _set_goals(targets, (*leaving.held, *unknown), local, memory)
+    held = [target.deployment.model for target in targets if target.hold]
+    goals = _set_goals(targets, (*leaving.held, *unknown, *held), local, memory)
     room = find_room(targets, local, world.fetching or {}, desired.group)
 
     steps: list[Step] = list(_fetches(targets, room, memory, now))
@@ -85,6 +95,8 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
         steps += _write_restart_config(memory, world)
     if _find_doubt(world) is None and _is_known(memory) and world.restart_config is not None:
         steps += find_removals(targets, goals, leaving, memory, seen, world)
+    if node_hold is not None and node_hold.reason == PAUSED:
+        steps = []  # someone works on this node by hand
 
     def sight(model: str) -> Sight:
         return Sight(
@@ -95,6 +107,11 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
             broken=desired.broken.get(model),
             refused={v: trouble for (m, v), trouble in room.items() if m == model},
             progress={v: p for (m, v), p in (world.fetching or {}).items() if m == model},
+            installed=tuple(
+                version
+                for version, found in sorted(local.versions.get(model, {}).items())
+                if found.digest is not None
+            ),
         )
 
     group = desired.group.name if desired.group else ""
@@ -102,18 +119,19 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     for model in unknown:
         nameless = Deployment(model, group, desired.broken[model].path, source="")
         outcomes.append(describe(Target(nameless, goals[model]), sight(model)))
-    removals = [
+    removals = tuple(
         describe_leaving(model, group, leaving.held_because, sight(model))
         for model in leaving.models
-    ]
-    conditions = find_conditions(
-        desired, world.git_trouble, world.available, served, local, memory, leaving, elsewhere, now
+    )
+    conditions = (
+        *find_conditions(world, memory, leaving, elsewhere, now),
+        find_change_condition(node_hold, (*outcomes, *removals)),
     )
     return Plan(
         steps=tuple(steps),
         memory=_prune(memory, world, seen),
         outcomes=tuple(outcomes),
-        removals=tuple(removals),
+        removals=removals,
         conditions=conditions,
         relist=_relist(targets),
         in_motion=bool(steps) or _is_in_motion(outcomes, memory, seen),
@@ -165,16 +183,26 @@ def _prune(memory: Memory, world: World, seen: Mapping[str, Mapping[int, Version
     return replace(memory, models=models)
 
 
-def _set_targets(world: World, memory: Memory, limits: Limits) -> tuple[list[Target], Memory]:
+def _set_targets(
+    world: World, memory: Memory, limits: Limits, node_hold: Hold | None
+) -> tuple[list[Target], Memory]:
     targets = []
+    is_new = has_no_past(memory)
     for deployment in world.desired.deployments:
         model = deployment.model
         known = remember_deployment(memory.of(model), deployment)
         found = world.local.versions.get(model, {})
         known = _forget_replaced(known, found)
         target = set_target(deployment, world.available, found, known, limits.settle_seconds)
-        if deployment.version is None and target.goal.main is not None:
-            known = replace(known, resolved={deployment.source: target.goal.main})
+        asked = fingerprint(deployment)
+        admitted = is_new or known.admitted == asked
+        hold = find_hold(deployment, target.goal, known, node_hold, admitted=admitted)
+        if hold is not None:
+            target = replace(target, hold=hold, snapshots={}, is_certain=False)
+        else:
+            known = replace(known, admitted=asked)
+            if deployment.version is None and target.goal.main is not None:
+                known = replace(known, resolved={deployment.source: target.goal.main})
         memory = memory.with_model(model, known)
         targets.append(target)
     return targets, memory
@@ -274,7 +302,9 @@ def _fetches(
             failure = memory.of(model).fetch_failures.get(version)
             waits = failure and failure.digest == snapshot.digest and now < failure.retry_at
             if (model, version) not in room and not waits:
-                yield Fetch(model, snapshot, f"{target.deployment.path} wants version {version}")
+                locked = target.deployment.locked(version)
+                reason = f"{target.deployment.path} wants version {version}"
+                yield Fetch(model, snapshot, reason, locked.sha256 if locked else {})
 
 
 def _may_reload(request: Request, memory: Memory, now: float) -> bool:

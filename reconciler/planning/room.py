@@ -65,6 +65,12 @@ def _check_quota(targets: list[Target], local: Local, group: Group) -> Refused:
                 f" {format_bytes(used_bytes)} of the {format_bytes(quota.disk_bytes)} that group"
                 f" {group.name} may use on a node"
             )
+        elif quota.memory_bytes is not None and used_bytes + size_bytes > quota.memory_bytes:
+            reason = (
+                f"{model} takes at least {format_bytes(size_bytes)} of memory; the models before it"
+                f" take {format_bytes(used_bytes)} of the {format_bytes(quota.memory_bytes)}"
+                f" that group {group.name} may use on a node"
+            )
         if reason is None:
             used_bytes += size_bytes
             used_models += 1
@@ -77,10 +83,12 @@ def _check_quota(targets: list[Target], local: Local, group: Group) -> Refused:
 
 def _size(target: Target, local: Local) -> int:
     found = local.versions.get(target.deployment.model, {})
-    return sum(
-        target.snapshots[version].size_bytes
-        if version in target.snapshots
-        else found[version].size_bytes
-        for version in target.goal.versions
-        if version in target.snapshots or version in found
-    )
+    sizes = []
+    for version in target.goal.versions:
+        if version in target.snapshots:
+            sizes.append(target.snapshots[version].size_bytes)
+        elif version in found:
+            sizes.append(found[version].size_bytes)
+        elif locked := target.deployment.locked(version):
+            sizes.append(locked.size_bytes)
+    return sum(sizes)

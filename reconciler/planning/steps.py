@@ -1,7 +1,7 @@
 """What goes into a plan and what comes out of it, as values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reconciler.model import (
     Available,
@@ -9,6 +9,7 @@ from reconciler.model import (
     Desired,
     Local,
     Outcome,
+    Pause,
     Phase,
     Progress,
     Query,
@@ -28,6 +29,8 @@ class Fetch:
     model: str
     snapshot: Snapshot
     reason: str
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Path -> hex sha256 that each file must have, where the lock says so; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,9 @@ class World:
     """Why the newest commit is not known; what was read before stands in `desired`."""
     fetching: Mapping[tuple[str, int], Progress] | None = None
     """Downloads that run: (model, version) -> how far."""
+    wall_seconds: float = 0.0
+    """Unix time, for freezes and pauses, which people set by the calendar."""
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)

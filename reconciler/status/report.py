@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from reconciler.model import Commit, Condition, Outcome, Phase, Problem
+from reconciler.model import Commit, Condition, Deployment, Outcome, Phase, Problem
 
 Json: TypeAlias = dict[str, Any]
 
@@ -154,6 +154,8 @@ def _render_outcome(outcome: Outcome, now_seconds: float) -> Json:
         "description": deployment.description,
         "metadata": dict(sorted(deployment.metadata.items())),
         "pinned_version": deployment.version,
+        "locked_version": deployment.lock.version if deployment.lock else None,
+        "locked_digest": _locked_digest(deployment),
         "stop": deployment.stop,
         "strategy": deployment.strategy.value,
         "phase": outcome.phase.value,
@@ -161,6 +163,7 @@ def _render_outcome(outcome: Outcome, now_seconds: float) -> Json:
         "sentence": outcome.sentence,
         "wanted_version": outcome.wanted,
         "serving_versions": sorted(outcome.serving),
+        "installed_versions": sorted(outcome.installed),
         "wanted_labels": dict(sorted(deployment.labels.items())),
         "labels": dict(sorted(outcome.labels.items())),
         "progress": None
@@ -173,6 +176,11 @@ def _render_outcome(outcome: Outcome, now_seconds: float) -> Json:
         "retry_at": None if retry is None else timestamp(now_seconds + max(0.0, retry)),
         "retry_in_seconds": None if retry is None else _seconds(max(0.0, retry)),
     }
+
+
+def _locked_digest(deployment: Deployment) -> str | None:
+    lock = deployment.lock
+    return f"sha256:{lock.versions[lock.version].digest}" if lock else None
 
 
 def _seconds(value: float) -> float:
