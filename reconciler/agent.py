@@ -48,6 +48,7 @@ BUSY_TICK_SECONDS = 0.1
 _HEARTBEAT_TICKS = 10
 _MIN_HEARTBEAT_SECONDS = 60.0
 _JITTER = 0.1
+_MIN_FETCH_GAP_SECONDS = 1.0
 _LOOK_PATIENCE_SECONDS = 0.8
 _SERVER_PATIENCE_SECONDS = 10.0
 """How long a single pass waits for a server that does not answer."""
@@ -80,6 +81,7 @@ class Agent:
             Journal(settings.state_dir / "history.jsonl"),
             self.metrics,
             self.sync,
+            wake_git=self._git_wake.set,
             heartbeat_limit_seconds=max(_MIN_HEARTBEAT_SECONDS, settings.tick * _HEARTBEAT_TICKS),
         )
         self._hands = Hands(
@@ -288,12 +290,17 @@ class Agent:
 
     async def _follow_git(self) -> None:
         while True:
+            begun_at = self._clock()
             if await self.git.poll():
                 self._wake.set()
             if self.git.fetched_at_seconds is not None:
                 self.metrics.note_fetch(self.git.fetched_at_seconds)
             interval_seconds = self._settings.git_interval
             await _sleep_until(self._git_wake, interval_seconds or None)
+            # However many hooks arrive meanwhile, they come to one fetch a second.
+            gap_seconds = min(_MIN_FETCH_GAP_SECONDS, interval_seconds or _MIN_FETCH_GAP_SECONDS)
+            await asyncio.sleep(max(0.0, begun_at + gap_seconds - self._clock()))
+            self._git_wake.clear()
 
     async def _follow_buckets(self) -> None:
         while True:

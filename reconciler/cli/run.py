@@ -65,10 +65,16 @@ def _terminal_handler(settings: Settings) -> logging.Handler | None:
 
 async def _run(settings: Settings) -> int:
     from reconciler.agent import Agent
+    from reconciler.status.hooks import HookSettings
     from reconciler.status.server import StatusServer
 
     agent = Agent(settings)
-    server = StatusServer(agent.board, settings.listen, token_file=settings.sync_token_file)
+    server = StatusServer(
+        agent.board,
+        settings.listen,
+        token_file=settings.sync_token_file,
+        hooks=HookSettings(settings.webhook_secret_file, settings.branch),
+    )
     host = settings.listen.rpartition(":")[0]
     _log.info("node %s: status at http://%s:%d/", settings.node, host, server.port)
     others = [server.serve()]

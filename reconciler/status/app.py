@@ -7,16 +7,16 @@
     GET  /history        the newest changes, newest first; ?limit=1..1000, default 50
     GET  /metrics        Prometheus text format
     POST /sync           look at git and the buckets now; needs the bearer token
+    POST /hooks/git      a forge's webhook: look at git now; needs its signature
 
 Handlers hand out what lies ready on the board and never wait for a disk, a lock or a thread (the
-token file apart, a few local bytes), so that they answer while the node is busy. An error is a
-JSON object `{"error": sentence}`. Request bodies are never read.
+secret files apart, a few local bytes), so that they answer while the node is busy. An error is a
+JSON object `{"error": sentence}`. No request body is read but that of a webhook (hooks.py).
 """
 
 import hashlib
 import hmac
 import json
-import logging
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -28,12 +28,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reconciler.status import metrics
 from reconciler.status.board import StatusBoard
+from reconciler.status.hooks import HookSettings, HookTaker
 from reconciler.status.journal import MAX_READ, render_change
-
-_log = logging.getLogger(__name__)
+from reconciler.status.pushes import Result
+from reconciler.status.secret import read_secret
 
 _DEFAULT_LIMIT = 50
-_MAX_TOKEN_BYTES = 4096
 
 _PAGE_FOLDER = Path(__file__).parent / "page"
 _CONTENT_TYPES = {
@@ -54,9 +54,9 @@ _SECURITY_HEADERS = {
 }
 
 
-def make_app(board: StatusBoard, token_file: Path | None) -> ASGIApp:
+def make_app(board: StatusBoard, token_file: Path | None, hooks: HookSettings) -> ASGIApp:
     """Return the ASGI application that shows `board`."""
-    endpoints = _Endpoints(board, token_file)
+    endpoints = _Endpoints(board, token_file, HookTaker(board.wake_git, hooks))
     app = Starlette(
         routes=[
             Route("/", endpoints.page),
@@ -67,6 +67,7 @@ def make_app(board: StatusBoard, token_file: Path | None) -> ASGIApp:
             Route("/history", endpoints.history),
             Route("/metrics", endpoints.metrics),
             Route("/sync", endpoints.sync, methods=["POST"]),
+            Route("/hooks/git", endpoints.hook, methods=["POST"]),
         ],
         exception_handlers={HTTPException: _explain, Exception: _apologise},
     )
@@ -74,9 +75,10 @@ def make_app(board: StatusBoard, token_file: Path | None) -> ASGIApp:
 
 
 class _Endpoints:
-    def __init__(self, board: StatusBoard, token_file: Path | None) -> None:
+    def __init__(self, board: StatusBoard, token_file: Path | None, hooks: HookTaker) -> None:
         self._board = board
         self._token_file = token_file
+        self._hooks = hooks
         self._files = {path.name: path.read_bytes() for path in _PAGE_FOLDER.iterdir()}
 
     async def page(self, request: Request) -> Response:
@@ -126,6 +128,11 @@ class _Endpoints:
         self._board.wake()
         return _json({"sync": "started; /status shows what comes of it"}, 202)
 
+    async def hook(self, request: Request) -> Response:
+        verdict = await self._hooks.take(request)
+        status_code = 202 if verdict.result is Result.FETCHING else 200
+        return _json({"hook": verdict.result, "sentence": verdict.sentence}, status_code)
+
     def _file(self, request: Request, name: str) -> Response:
         body = self._files.get(name)
         content_type = _CONTENT_TYPES.get(Path(name).suffix)
@@ -159,12 +166,7 @@ def _check_token(authorization: str | None, token_file: Path | None) -> None:
             "POST /sync needs the header `Authorization: Bearer <token>`.",
             headers={"www-authenticate": "Bearer"},
         )
-    try:
-        with token_file.open("rb") as file:
-            wanted = file.read(_MAX_TOKEN_BYTES).strip()
-    except OSError as error:
-        _log.warning("the sync token file cannot be read: %s", error)
-        wanted = b""
+    wanted = read_secret(token_file)
     if not wanted:
         raise HTTPException(
             403, "The token file of this node is missing, unreadable or empty; nobody is let in."

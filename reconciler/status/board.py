@@ -40,13 +40,18 @@ class StatusBoard:
         metrics: Metrics,
         wake: Callable[[], None],
         *,
+        wake_git: Callable[[], None] | None = None,
         heartbeat_limit_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`wake` is called by POST /sync and must only set a flag."""
+        """`wake` is called by POST /sync, `wake_git` (else `wake`) by POST /hooks/git.
+
+        Both must only set a flag.
+        """
         self.journal = journal
         self.metrics = metrics
         self.wake = wake
+        self.wake_git = wake_git or wake
         self.heartbeat_limit_seconds = heartbeat_limit_seconds
         self.status: Page | None = None
         self.ready = False

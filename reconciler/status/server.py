@@ -16,6 +16,7 @@ import uvicorn
 from reconciler.errors import SettingsError
 from reconciler.status.app import make_app
 from reconciler.status.board import StatusBoard
+from reconciler.status.hooks import HookSettings
 
 _MAX_CONNECTIONS = 256
 _MAX_HEADER_BYTES = 16 * 1024
@@ -25,14 +26,21 @@ _GRACE_SECONDS = 2
 class StatusServer:
     """The listening socket and the server on it; the port is taken when the object is made."""
 
-    def __init__(self, board: StatusBoard, listen: str, *, token_file: Path | None = None) -> None:
-        """Listen on `listen` (host:port, 0 for any free port).
+    def __init__(
+        self,
+        board: StatusBoard,
+        listen: str,
+        *,
+        token_file: Path | None = None,
+        hooks: HookSettings | None = None,
+    ) -> None:
+        """Listen on `listen` (host:port, 0 for any free port); without `hooks` none are taken.
 
         Raises SettingsError when the address cannot be had.
         """
         self._socket = _listen(listen)
         config = uvicorn.Config(
-            make_app(board, token_file),
+            make_app(board, token_file, hooks or HookSettings()),
             http="h11",
             ws="none",
             lifespan="off",
