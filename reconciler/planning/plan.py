@@ -74,8 +74,8 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
         seen = without_ghosts(memory, seen, now, limits.poll_seconds)
     node_hold = find_node_hold(desired, world.pause, world.wall_seconds)
     targets, memory = _set_targets(world, memory, limits, node_hold)
-    held_because = node_hold.sentence if node_hold else _find_doubt(world)
-    leaving = find_leaving(desired, memory, local.versions, held_because)
+    doubt = node_hold.sentence if node_hold else _find_doubt(world)
+    leaving = find_leaving(desired, memory, local.versions, doubt)
     unknown = [
         model for model in desired.broken if model not in {t.deployment.model for t in targets}
     ]
@@ -93,7 +93,7 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     elif served.reason == SERVER_UNREACHABLE and world.restart_config is not None:
         # It may be down because of what its file says; what has worked is the best it can get.
         steps += _write_restart_config(memory, world)
-    if _find_doubt(world) is None and _is_known(memory) and world.restart_config is not None:
+    if doubt is None and _is_known(memory) and world.restart_config is not None:
         steps += find_removals(targets, goals, leaving, memory, seen, world)
     if node_hold is not None and node_hold.reason == PAUSED:
         steps = []  # someone works on this node by hand

@@ -1,0 +1,171 @@
+"""Freezes, suspensions and pauses: what is left as it is, and what goes through all the same."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from reconciler.model import Ask, Condition, Deployment, Group, Member, Pause, Phase, State
+from reconciler.planning.conditions import CHANGES_ALLOWED
+from reconciler.planning.goals import fingerprint
+from reconciler.planning.memory import Memory
+from reconciler.planning.steps import Plan, World
+from reconciler.policy import Freeze, Policy
+from tests.unit.worlds import (
+    available,
+    configured,
+    deployment,
+    desired,
+    fetches,
+    listing,
+    local,
+    make_plan,
+    remembered,
+    removals,
+    restart_config,
+    served,
+)
+
+UP = State.AVAILABLE
+SATURDAY = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
+TUESDAY = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
+WEEKEND = Freeze("0 18 * * fri", 62 * 3600.0, "Europe/Berlin", "no changes at weekends")
+
+
+def frozen(*wanted: Deployment, at: float = SATURDAY, freeze: Freeze = WEEKEND) -> World:
+    """A node that serves version 2 of a and has served 1; both are on disk."""
+    memory = serving()
+    return World(
+        desired=desired(*wanted, policy=Policy(freezes=(freeze,), keep=0)),
+        available=available(listing("a", 3, pin=3), listing("b", 1, pin=1)),
+        local=local({"a": [1, 2]}),
+        served=served({"a": {2: UP}}),
+        restart_config=restart_config(memory),
+        wall_seconds=at,
+    )
+
+
+def serving() -> Memory:
+    memory = remembered({"a": [2]})
+    known = replace(memory.of("a"), proven=(1, 2), admitted=fingerprint(deployment("a", 2)))
+    return memory.with_model("a", known)
+
+
+def change_condition(made: Plan) -> Condition:
+    return next(c for c in made.conditions if c.name == CHANGES_ALLOWED)
+
+
+def test_a_freeze_holds_a_new_version_back_and_says_until_when() -> None:
+    made = make_plan(frozen(deployment("a", 3)), serving())
+    assert made.steps == ()
+    (outcome,) = made.outcomes
+    assert (outcome.phase, outcome.reason, outcome.wanted) == (Phase.DEPLOYING, "Frozen", 3)
+    assert "frozen until Mon 2026-11-23 08:00 Europe/Berlin" in outcome.sentence
+    assert "no changes at weekends" in outcome.sentence
+    assert "version 2 goes on serving" in outcome.sentence
+    condition = change_condition(made)
+    assert (condition.holds, condition.reason) == (False, "Frozen")
+    assert not made.in_motion
+
+
+def test_outside_of_it_the_same_commit_is_carried_out() -> None:
+    made = make_plan(frozen(deployment("a", 3), at=TUESDAY), serving())
+    assert fetches(made) == [("a", 3)]
+    assert change_condition(made).holds
+
+
+def test_a_freeze_of_other_groups_is_none() -> None:
+    other = replace(WEEKEND, groups=frozenset({"other"}))
+    assert fetches(make_plan(frozen(deployment("a", 3), freeze=other), serving())) == [("a", 3)]
+
+
+def test_a_freeze_lets_a_version_back_that_served_before() -> None:
+    made = make_plan(frozen(deployment("a", 1)), serving())
+    assert configured(made) == {"a": Ask(frozenset({1, 2}))}
+
+
+def test_a_freeze_without_anything_that_waits_is_no_alarm() -> None:
+    made = make_plan(frozen(deployment("a", 2)), serving())
+    assert made.outcomes[0].phase is Phase.DEPLOYED
+    assert change_condition(made).holds
+    assert change_condition(made).reason == "Frozen"
+
+
+def test_a_freeze_holds_new_models_stops_removals_and_deletions() -> None:
+    new = make_plan(frozen(deployment("a", 2), deployment("b", 1)), serving())
+    assert new.steps == ()
+    assert [o.reason for o in new.outcomes] == ["Serving", "Frozen"]
+    stop = make_plan(frozen(deployment("a", 2, stop=True)), serving())
+    assert stop.steps == ()
+    assert (stop.outcomes[0].phase, stop.outcomes[0].reason) == (Phase.STOPPING, "Frozen")
+    gone = make_plan(frozen(deployment("c", 1)), serving())
+    assert removals(gone) == []
+    assert configured(gone) is None
+    assert "frozen until" in gone.removals[0].sentence
+
+
+def test_a_freeze_holds_labels_of_versions_that_never_served() -> None:
+    made = make_plan(frozen(deployment("a", 2, labels={"canary": 3})), serving())
+    assert made.steps == ()
+
+
+def test_what_had_begun_before_the_freeze_goes_on() -> None:
+    known = replace(serving().of("a"), admitted=fingerprint(deployment("a", 3)))
+    made = make_plan(frozen(deployment("a", 3)), serving().with_model("a", known))
+    assert fetches(made) == [("a", 3)]
+
+
+def test_latest_does_not_move_on_in_a_freeze() -> None:
+    latest = deployment("a", None)
+    known = replace(serving().of("a"), admitted=fingerprint(latest), resolved={latest.source: 2})
+    world = replace(frozen(latest), available=available(listing("a", 1, 2, 3)))
+    made = make_plan(world, serving().with_model("a", known))
+    assert made.steps == ()
+    assert made.outcomes[0].reason == "Frozen"
+
+
+def test_a_node_without_a_past_takes_up_what_git_says_and_stays_with_it() -> None:
+    world = replace(
+        frozen(deployment("a", 3)), local=local({}), served=served({}), restart_config={}
+    )
+    made = make_plan(world, Memory())
+    assert fetches(made) == [("a", 3)]
+    again = make_plan(world, made.memory)
+    assert fetches(again) == [("a", 3)]
+    other = replace(world, desired=desired(deployment("b", 1), policy=world.desired.policy))
+    assert fetches(make_plan(other, made.memory)) == []
+
+
+def test_a_suspended_deployment_is_left_as_it_is_and_the_others_go_on() -> None:
+    world = frozen(deployment("a", 1, suspend=True), deployment("b", 1), at=TUESDAY)
+    made = make_plan(world, serving())
+    assert configured(made) is None
+    assert fetches(made) == [("b", 1)]
+    assert made.outcomes[0].reason == "Suspended"
+    assert "deployments/g/a.yaml" in made.outcomes[0].sentence
+    assert not change_condition(made).holds
+
+
+def test_a_suspended_group_is_left_as_it_is() -> None:
+    group = Group("g", "groups/g.yaml", (Member("n"),), suspend=True)
+    world = frozen(deployment("a", 1), deployment("b", 1), at=TUESDAY)
+    made = make_plan(replace(world, desired=replace(world.desired, group=group)), serving())
+    assert made.steps == ()
+    assert {o.reason for o in made.outcomes} == {"Suspended"}
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3])
+def test_a_paused_node_is_not_touched_until_the_pause_is_over(wanted: int) -> None:
+    pause = Pause("disk is being replaced", TUESDAY + 3600)
+    world = replace(
+        frozen(deployment("a", wanted), at=TUESDAY),
+        pause=pause,
+        restart_config={"x": Ask(frozenset({1}))},
+    )
+    made = make_plan(world, serving())
+    assert made.steps == ()
+    condition = change_condition(made)
+    assert (condition.holds, condition.reason) == (False, "Paused")
+    assert "until Tue 2026-11-24 13:00 UTC: disk is being replaced" in condition.sentence
+    over = replace(world, wall_seconds=TUESDAY + 3601)
+    assert make_plan(over, serving()).steps
