@@ -23,6 +23,7 @@ from reconciler.planning.steps import World
 from reconciler.planning.wording import format_seconds
 
 GIT_REACHABLE = "GitReachable"
+SOURCE_VERIFIED = "SourceVerified"
 CONFIG_VALID = "ConfigValid"
 NODE_KNOWN = "NodeKnown"
 BUCKET_REACHABLE = "BucketReachable"
@@ -37,6 +38,7 @@ _WELL = "AsExpected"
 # TensorFlow Serving 2.20 stores a config before it has checked the platforms of its new models;
 # from then on every reload fails while reading what is stored, until a restart.
 _POISONED = ("Illegal setting neither", "Illegal setting both")
+SIGNATURES_OFF = Condition(SOURCE_VERIFIED, True, _WELL, "no commit needs to be signed")
 
 
 def find_conditions(
@@ -45,6 +47,7 @@ def find_conditions(
     """Return the conditions of the snapshots, in the order in which trouble spreads."""
     return (
         _git(world.desired, world.git_trouble),
+        world.source_verified or SIGNATURES_OFF,
         _config(world.desired),
         _node(world.desired),
         _bucket(world.available),

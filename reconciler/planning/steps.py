@@ -82,6 +82,8 @@ class World:
     """What the server's config file says; None where there is none that can be read."""
     git_trouble: Unavailable | None = None
     """Why the newest commit is not known; what was read before stands in `desired`."""
+    source_verified: Condition | None = None
+    """Whether the newest commit may be followed; None where nobody asks for signatures."""
     fetching: Mapping[tuple[str, int], Progress] | None = None
     """Downloads that run: (model, version) -> how far."""
     wall_seconds: float = 0.0
