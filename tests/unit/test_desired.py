@@ -1,58 +1,20 @@
 """From all files of a commit to what is in force, and to one node's share of it."""
 
-import hashlib
-from collections.abc import Mapping
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.config_repo.assemble import File, Fleet, assemble
+from reconciler.config_repo.assemble import Fleet
 from reconciler.config_repo.desired import choose_desired
-from reconciler.config_repo.documents import Document, parse_document
 from reconciler.config_repo.layout import Place, locate
 from reconciler.config_repo.tree import Blob, survey
 from reconciler.errors import ConfigError
 from reconciler.model import Commit, Deployment, Desired, Member, Quota, Strategy
 from reconciler.policy import Policy
 from reconciler.resources import data_folder
+from tests.unit.histories import History
 
 COMMIT = Commit("ab" * 20, "Ada", "Change", 1.0)
-
-
-class History:
-    """Commits of a config repo, one after the other, as one node lives through them."""
-
-    def __init__(self) -> None:
-        self.texts: dict[str, str] = {}
-        self.good: dict[str, str] = {}
-        self._documents: dict[str, Document] = {}
-
-    def commit(self, changes: Mapping[str, str | None]) -> Fleet:
-        for path, text in changes.items():
-            if text is None:
-                del self.texts[path]
-            else:
-                self.texts[path] = text
-        found = survey({path: Blob(name(text), len(text)) for path, text in self.texts.items()})
-        files = [self._parse(path, found.places[path]) for path in found.readable]
-        fleet = assemble(files, found.problems, self.good, lambda path: self._recall(path))
-        self.good = dict(fleet.good)
-        return fleet
-
-    def _parse(self, path: str, place: Place) -> File:
-        text = self.texts[path]
-        content = parse_document(place.kind, text.encode())
-        if isinstance(content, Document):
-            self._documents[name(text)] = content
-        return File(path, place, name(text), content)
-
-    def _recall(self, path: str) -> Document | None:
-        return self._documents.get(self.good[path])
-
-
-def name(text: str) -> str:
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def deployment(version: int = 1, extra: str = "") -> str:

@@ -15,6 +15,7 @@ versions = st.integers(0, 2**60)
 asks = st.builds(Ask, st.frozensets(versions), st.dictionaries(st.text(), versions))
 known = st.builds(
     ModelMemory,
+    admitted=st.text(),
     proven=st.lists(versions, max_size=16, unique=True).map(tuple),
     good=st.none() | asks,
     resolved=st.dictionaries(st.text(), versions),
@@ -30,6 +31,7 @@ def test_what_was_saved_is_loaded(models: dict[str, ModelMemory], applied: Commi
         loaded, commit = memory_file.load(path)
     assert commit == applied
     for model, item in models.items():
+        assert loaded.of(model).admitted == item.admitted
         assert loaded.of(model).proven == item.proven
         assert loaded.of(model).good == item.good
         assert dict(loaded.of(model).resolved) == dict(item.resolved)
