@@ -1,5 +1,7 @@
 """`reconciler publish`: uploads an exported SavedModel as the next version of a model."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -10,6 +12,13 @@ from reconciler.planning.versions import group_versions
 from reconciler.planning.wording import format_bytes
 from reconciler.sources.file import walk_folder
 from reconciler.sources.registry import Sources
+from reconciler.sources.sums import (
+    MAX_SUMS_BYTES,
+    SUMS_NAME,
+    parse_sums,
+    render_sums,
+    sum_files,
+)
 from reconciler.sources.upload import upload_version
 from reconciler.store.completeness import find_lack
 
@@ -27,31 +36,76 @@ def publish(folder: Path, url: str, version: int | None) -> None:
 
     URL is the folder that holds the model's versions, as a deployment names it: gs://bucket/model
     or file:///folder. saved_model.pb is written last, so no node takes a part of it. An existing
-    version is never overwritten.
+    version is never overwritten. Beside the files goes SHA256SUMS, for `reconciler lock` and
+    sha256sum(1).
 
     Exit code: 0 published, 1 not published, 2 wrong usage.
     """
-    number = publish_version(folder, url, version)
-    files, _ = walk_folder(folder)
-    size = format_bytes(sum(file.size_bytes for file in files))
-    click.echo(f"published {url.rstrip('/')}/{number} ({len(files)} files, {size})")
+    export = read_export(folder)
+    number = publish_export(export, url, version)
+    if export.has_false_sums:
+        click.echo(
+            f"{SUMS_NAME} of {folder} is not true of its files; a true one was published in its"
+            " place, and the export was left as it is",
+            err=True,
+        )
+    files, size = len(export.paths) + 1, format_bytes(export.size_bytes)
+    click.echo(f"published {url.rstrip('/')}/{number} ({files} files, {size})")
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A SavedModel in a folder, as it is to be published."""
+
+    folder: Path
+    paths: tuple[str, ...]
+    """Its files, without a SHA256SUMS."""
+    size_bytes: int
+    """Sum of all files, with the SHA256SUMS."""
+    sums: bytes
+    """The SHA256SUMS that is true of the files."""
+    has_false_sums: bool
+    """Whether the folder has another one."""
 
 
 def publish_version(folder: Path, url: str, version: int | None = None) -> int:
     """Upload the SavedModel in `folder` as a new version of `url` and return its number.
 
+    Raises SourceError as `read_export` and `publish_export`.
+    """
+    return publish_export(read_export(folder), url, version)
+
+
+def read_export(folder: Path) -> Export:
+    """Return what there is to publish in a folder.
+
     Raises SourceError: Incomplete for half a SavedModel, BadObjectName for names that no node
-    would take, VersionExists, and whatever listing and uploading raise.
+    would take, PublishFailed for what cannot be read.
+    """
+    try:
+        found = {file.path: file for file in _list_export(folder)}
+        paths = tuple(path for path in found if path != SUMS_NAME)
+        lack = find_lack(folder, paths)
+        if lack is not None:
+            raise SourceError(
+                f"{folder} is not a whole SavedModel: it lacks {lack}; nothing was uploaded",
+                "Incomplete",
+            )
+        sums = sum_files(folder, paths)
+        has_false_sums = (folder / SUMS_NAME).exists() and not _says(folder / SUMS_NAME, sums)
+    except OSError as error:
+        raise SourceError(f"{folder} cannot be read: {error.strerror}", "PublishFailed") from error
+    text = render_sums(sums)
+    size_bytes = sum(found[path].size_bytes for path in paths) + len(text)
+    return Export(folder, paths, size_bytes, text, has_false_sums)
+
+
+def publish_export(export: Export, url: str, version: int | None = None) -> int:
+    """Upload an export as a new version of `url` and return its number.
+
+    Raises SourceError: VersionExists, and whatever listing and uploading raise.
     """
     url = url.rstrip("/")
-    files = _read_export(folder)
-    paths = [file.path for file in files]
-    lack = find_lack(folder, paths)
-    if lack is not None:
-        raise SourceError(
-            f"{folder} is not a whole SavedModel: it lacks {lack}; nothing was uploaded",
-            "Incomplete",
-        )
     listing = _list_source(url)
     taken = set(listing.snapshots) | set(listing.refused)
     if version in taken:
@@ -61,18 +115,27 @@ def publish_version(folder: Path, url: str, version: int | None = None) -> int:
             "VersionExists",
         )
     number = version if version is not None else max(taken, default=0) + 1
-    upload_version(folder, paths, url, number)
+    upload_version(export.folder, export.paths, export.sums, url, number)
     return number
 
 
-def _read_export(folder: Path) -> list[StoredFile]:
+def _says(path: Path, sums: Mapping[str, str]) -> bool:
+    """Whether the SHA256SUMS at `path` says what is true; it may say so in another order."""
+    with path.open("rb") as file:
+        data = file.read(MAX_SUMS_BYTES)
     try:
-        files, unfit = walk_folder(folder, "1/")
-    except OSError as error:
-        raise SourceError(f"{folder} cannot be read: {error.strerror}", "PublishFailed") from error
-    query = Query(str(folder))
-    # The rules for what nodes take are those of a listing, so the export is read as one.
-    listing = group_versions(query, files, 0.0, unfit)
+        return parse_sums(data) == sums
+    except ValueError:
+        return False
+
+
+def _list_export(folder: Path) -> list[StoredFile]:
+    """Return an export's files, judged as nodes will judge them; raises OSError."""
+    files, unfit = walk_folder(folder, "1/")
+    sums = StoredFile(f"1/{SUMS_NAME}", 0, 0, None, 0.0)
+    if all(file.path != sums.path for file in files):
+        files.append(sums)  # its name must not clash with those that are there
+    listing = group_versions(Query(str(folder)), files, 0.0, unfit)
     for sentence in listing.refused.values():
         reason = sentence.partition(": ")[2]
         raise SourceError(f"{folder} cannot be published: {reason}", "BadObjectName")

@@ -26,8 +26,9 @@ BAD_SUMS = "BadSums"
 """A version's SHA256SUMS cannot be read, or is not about the files that are there."""
 MAX_FILES = 5000
 """Of a version with more files no sums are taken: a lock file is for people to review."""
+MAX_SUMS_BYTES = 8 * 1024 * 1024
+"""Of the list itself; more is not read."""
 
-_MAX_BYTES = 8 * 1024 * 1024
 _ATTEMPTS = 3
 _PAUSE_SECONDS = 0.5
 _READ_DEADLINE_SECONDS = 60.0
@@ -81,7 +82,7 @@ async def read_sums(source: Source, snapshot: Snapshot) -> dict[str, str]:
     file = listed.get(SUMS_NAME)
     if file is None or len(listed) > MAX_FILES:
         return {}
-    if file.size_bytes > _MAX_BYTES:
+    if file.size_bytes > MAX_SUMS_BYTES:
         raise _bad_sums(snapshot, f"it has {file.size_bytes:,} bytes, more than such a list can")
     data = await _read_patiently(source, snapshot, file)
     try:

@@ -1,6 +1,7 @@
 """Writes one new version to a source, so that nobody can take it before it is whole.
 
 In Cloud Storage saved_model.pb comes last: without it the version is incomplete for every reader.
+SHA256SUMS comes before it, from memory: the export is its owner's and is not written to.
 Each object is created on the condition that there is none of its name yet, so of two people who
 publish the same number at once at most one comes to the end, and every file of a version that is
 complete was written by the same one. In a folder the version is copied beside its place and
@@ -12,10 +13,12 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from reconciler.errors import SourceError
 from reconciler.planning.savedmodel import is_model_file
 from reconciler.sources.file import split_file_url
+from reconciler.sources.sums import SUMS_NAME
 
 _UPLOADS = 8
 _CONNECT_SECONDS = 5
@@ -23,18 +26,22 @@ _ANSWER_SECONDS = 60
 _RETRY_SECONDS = 120
 
 
-def upload_version(folder: Path, paths: Sequence[str], url: str, version: int) -> None:
+def upload_version(folder: Path, paths: Sequence[str], sums: bytes, url: str, version: int) -> None:
     """Write the files `paths` of `folder` to the source as `version`, which must be new there.
+
+    `sums` becomes its SHA256SUMS, which is not among the paths.
 
     Raises SourceError: VersionExists where there is such a version, PublishFailed otherwise.
     """
     if url.startswith("gs:"):
-        _upload_to_bucket(folder, paths, url, version)
+        _upload_to_bucket(folder, paths, sums, url, version)
     else:
-        _copy_to_folder(folder, paths, split_file_url(url), version)
+        _copy_to_folder(folder, paths, sums, split_file_url(url), version)
 
 
-def _upload_to_bucket(folder: Path, paths: Sequence[str], url: str, version: int) -> None:
+def _upload_to_bucket(
+    folder: Path, paths: Sequence[str], sums: bytes, url: str, version: int
+) -> None:
     import requests
     from google.api_core.exceptions import GoogleAPIError, PreconditionFailed
     from google.auth.exceptions import GoogleAuthError
@@ -48,19 +55,22 @@ def _upload_to_bucket(folder: Path, paths: Sequence[str], url: str, version: int
     access = Access(scope=WRITE_SCOPE)
     bucket = access.client.bucket(bucket_name)
 
+    options: dict[str, Any] = {
+        "content_type": "application/octet-stream",
+        "if_generation_match": 0,
+        "checksum": "crc32c",
+        "timeout": (_CONNECT_SECONDS, _ANSWER_SECONDS),
+        "retry": DEFAULT_RETRY.with_timeout(_RETRY_SECONDS),
+    }
+
     def upload(path: str) -> None:
-        bucket.blob(f"{prefix}{version}/{path}").upload_from_filename(
-            str(folder / path),
-            content_type="application/octet-stream",
-            if_generation_match=0,
-            checksum="crc32c",
-            timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS),
-            retry=DEFAULT_RETRY.with_timeout(_RETRY_SECONDS),
-        )
+        blob = bucket.blob(f"{prefix}{version}/{path}")
+        blob.upload_from_filename(str(folder / path), **options)
 
     try:
         with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="publish") as threads:
             list(threads.map(upload, [path for path in paths if not is_model_file(path)]))
+        bucket.blob(f"{prefix}{version}/{SUMS_NAME}").upload_from_string(sums, **options)
         for path in filter(is_model_file, paths):
             upload(path)
     except PreconditionFailed as error:
@@ -76,7 +86,9 @@ def _upload_to_bucket(folder: Path, paths: Sequence[str], url: str, version: int
         access.close()
 
 
-def _copy_to_folder(folder: Path, paths: Sequence[str], top: Path, version: int) -> None:
+def _copy_to_folder(
+    folder: Path, paths: Sequence[str], sums: bytes, top: Path, version: int
+) -> None:
     partial = None
     try:
         top.mkdir(parents=True, exist_ok=True)
@@ -85,6 +97,7 @@ def _copy_to_folder(folder: Path, paths: Sequence[str], top: Path, version: int)
             target = partial / path
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / path, target)
+        (partial / SUMS_NAME).write_bytes(sums)
         partial.chmod(0o755)
         # On Linux a rename replaces an empty folder and fails on any other.
         partial.rename(top / str(version))

@@ -8,11 +8,13 @@ bytes it only writes the manifest.
 import asyncio
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from reconciler.errors import DownloadError, InstallError, ReconcilerError
 from reconciler.model import Local, LocalVersion, Progress, Snapshot, StoredFile
+from reconciler.planning.locks import LOCK_MISMATCH
+from reconciler.planning.versions import show_name
 from reconciler.sources.source import Source
 from reconciler.store.collect import remove_staging
 from reconciler.store.completeness import find_lack
@@ -23,7 +25,7 @@ from reconciler.store.lanes import Lanes, Patience
 from reconciler.store.layout import manifest_file, staging_folder, version_folder
 from reconciler.store.manifest import Manifest, write_manifest
 from reconciler.store.room import check_room
-from reconciler.store.verify import holds_exactly, matches
+from reconciler.store.verify import find_other_bytes, holds_exactly, matches
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -76,33 +78,43 @@ class Store:
         snapshot: Snapshot,
         source: Source,
         on_progress: Callable[[Progress], None] = lambda _: None,
+        *,
+        sha256: Mapping[str, str] | None = None,
     ) -> LocalVersion:
         """Bring `snapshot` to the models folder as a version of `model`, whole and verified.
 
-        `on_progress` is called on the event loop for every piece. One call at a time for one
-        version. Cancellation ends it within a second and loses at most the chunks in flight.
+        `sha256` is what a lock says of the files, each by its path; empty or None where it says
+        nothing. `on_progress` is called on the event loop for every piece. One call at a time for
+        one version. Cancellation ends it within a second and loses at most the chunks in flight.
 
         Raises DownloadError (DiskFull, ReadFailed, ChecksumMismatch, WriteFailed), InstallError
-        (Incomplete, SourceChanged, ...) and SourceError (SourceChanged, Forbidden).
+        (Incomplete, SourceChanged, LockMismatch, ...) and SourceError (SourceChanged, Forbidden).
         """
+        sums = sha256 or {}
         staging = staging_folder(self.models_dir, model, snapshot.version, snapshot.digest)
         try:
-            found = await self._find_installed(model, snapshot)
+            found = await self._find_installed(model, snapshot, sums)
             if found is not None:
                 return found
             await self._lanes.run(recover_files, staging, snapshot.version)
             files = await self._download(model, snapshot, source, staging, on_progress)
+            await self._check_sums(model, snapshot, staging / "files", sums)
             return await self._install(model, snapshot, staging, files)
         except OSError as error:
             raise await self._explain(error, model, snapshot) from error
         except ReconcilerError as error:
-            if error.reason in ("SourceChanged", "Incomplete"):
-                # These bytes will never be installed; the next listing names others.
+            if error.reason in ("SourceChanged", "Incomplete", LOCK_MISMATCH):
+                # These bytes will never be installed; the next listing, or lock, names others.
                 await self._discard(model, snapshot)
             raise
 
-    async def _find_installed(self, model: str, snapshot: Snapshot) -> LocalVersion | None:
+    async def _find_installed(
+        self, model: str, snapshot: Snapshot, sums: Mapping[str, str]
+    ) -> LocalVersion | None:
         """Return the version if these bytes are in place already.
+
+        What we installed was held against its lock then and is known by its digest since; what
+        someone copied in is held against `sums` now.
 
         Raises InstallError if other bytes of ours are there in good order: an installed version
         is never written again.
@@ -112,6 +124,8 @@ class Store:
         manifest = await self._lanes.run(self._inventory.read_manifest, model, version)
         if manifest is None:
             if not await holds_exactly(self._lanes, folder, snapshot.files):
+                return None
+            if sums and await find_other_bytes(self._lanes, folder, snapshot.files, sums):
                 return None
             await self._check_complete(model, snapshot, folder)
             path = manifest_file(self.models_dir, model, version)
@@ -161,6 +175,18 @@ class Store:
         self._inventory.mark(model, version, intact=True)
         await self._discard(model, snapshot)
         return LocalVersion(model, version, snapshot.size_bytes, snapshot.digest)
+
+    async def _check_sums(
+        self, model: str, snapshot: Snapshot, folder: Path, sums: Mapping[str, str]
+    ) -> None:
+        path = await find_other_bytes(self._lanes, folder, snapshot.files, sums) if sums else None
+        if path is not None:
+            raise InstallError(
+                f"{model} {snapshot.version} is not installed: {show_name(path)} is not the file"
+                " whose sha256 its lock names; what is installed stays, publish the right bytes"
+                " under a new number and lock that",
+                LOCK_MISMATCH,
+            )
 
     async def _check_complete(self, model: str, snapshot: Snapshot, folder: Path) -> None:
         lack = await self._lanes.run(find_lack, folder, [file.path for file in snapshot.files])

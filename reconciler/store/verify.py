@@ -3,16 +3,18 @@
 In steps of a few MiB, so that a cancelled check of a large version ends at once.
 """
 
+import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reconciler.model import StoredFile
 from reconciler.store.checksum import read_checksum
-from reconciler.store.lanes import Lanes
+from reconciler.store.lanes import Lanes, work_off
 
 _STEP_BYTES = 16 * 1024 * 1024
+_BLOCK_BYTES = 1024 * 1024
 
 
 def has_size(path: Path, size_bytes: int) -> bool:
@@ -46,6 +48,56 @@ async def holds_exactly(lanes: Lanes, folder: Path, files: Sequence[StoredFile])
     """Whether `folder` has all `files`, byte for byte, and nothing else."""
     names = await lanes.run(_list_files, folder)
     return names == {file.path for file in files} and await matches(lanes, folder, files)
+
+
+async def find_other_bytes(
+    lanes: Lanes, folder: Path, files: Sequence[StoredFile], sums: Mapping[str, str]
+) -> str | None:
+    """Return the path of a file whose sha256 is not the one in `sums`, None if all are right.
+
+    A file that only one side knows is a wrong one, too. Several files are read at a time.
+    """
+    sizes = {file.path: file.size_bytes for file in files}
+    if one_sided := sizes.keys() ^ sums.keys():
+        return min(one_sided)
+    wrong: list[str] = []
+
+    async def check(path: str) -> None:
+        if not wrong and await _sum(lanes, folder / path, sizes[path]) != sums[path]:
+            wrong.append(path)
+
+    await work_off(sorted(sums), check, lanes.count)
+    return min(wrong, default=None)
+
+
+async def _sum(lanes: Lanes, path: Path, size_bytes: int) -> str | None:
+    """Return the sha256 of a file; None when it ends early or cannot be read."""
+    total = hashlib.sha256()
+    for start in range(0, size_bytes, _STEP_BYTES):
+        end = min(start + _STEP_BYTES, size_bytes)
+        if not await lanes.run(_extend_sum, total, path, start, end):
+            return None
+    return total.hexdigest()
+
+
+def _extend_sum(total: "hashlib._Hash", path: Path, start: int, end: int) -> bool:
+    """Add a range of a file to a sum; return whether all of it was there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        while start < end:
+            piece = os.pread(descriptor, min(_BLOCK_BYTES, end - start), start)
+            if not piece:
+                return False
+            total.update(piece)
+            start += len(piece)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _list_files(folder: Path) -> set[str]:

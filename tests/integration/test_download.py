@@ -1,13 +1,14 @@
 """Fetching versions over a line, a bucket and a disk that fail: real emulator, real files."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import stat
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from reconciler.sources.gcs import GcsSource
 from reconciler.sources.gcs_access import Access
 from reconciler.store.lanes import Patience
 from reconciler.store.store import Store
-from tests.bucket import WHOLE, FakeBucket, read_files, run_fake_gcs
+from tests.bucket import WHOLE, FakeBucket, read_files, run_fake_gcs, write_files
 from tests.faultproxy import Fault, FaultProxy, Request, Rule, always, once, run_proxy
 
 CHUNK = 64 * 1024
@@ -46,8 +47,14 @@ class World:
         query = Query(f"gs://acme/{model}")
         return (await asyncio.to_thread(self.source.list, query)).snapshots[version]
 
-    async def fetch(self, snapshot: Snapshot, model: str = "ranker") -> LocalVersion:
-        return await self.store.fetch(model, snapshot, self.source, self.progress.append)
+    async def fetch(
+        self,
+        snapshot: Snapshot,
+        model: str = "ranker",
+        sha256: Mapping[str, str] | None = None,
+    ) -> LocalVersion:
+        advance = self.progress.append
+        return await self.store.fetch(model, snapshot, self.source, advance, sha256=sha256)
 
     def installed(self, version: int = 42, model: str = "ranker") -> dict[str, bytes]:
         return read_files(self.store.models_dir / model / str(version))
@@ -205,6 +212,70 @@ async def test_a_graph_with_variables_but_no_weights_is_not_installed(world: Wor
         await world.fetch(await world.snapshot())
     assert raised.value.reason == "Incomplete"
     assert (world.local().versions, world.local().staged) == ({}, ())
+
+
+def sums_of(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+
+
+@pytest.mark.parametrize("files", [WHOLE, LARGE], ids=["one chunk", "many chunks"])
+async def test_bytes_with_the_locked_sums_are_installed(
+    world: World, files: dict[str, bytes]
+) -> None:
+    world.bucket.put_version("42", files)
+    await world.fetch(await world.snapshot(), sha256=sums_of(files))
+    assert world.installed() == files
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({WEIGHTS: "0" * 64}, WEIGHTS),
+        ({"assets/empty": "0" * 64}, "assets/empty"),
+        ({"assets/empty": None}, "assets/empty"),
+        ({"assets/more": "0" * 64}, "assets/more"),
+    ],
+    ids=["other", "empty", "not locked", "not there"],
+)
+async def test_bytes_with_other_sums_than_locked_are_not_installed(
+    world: World, changed: dict[str, str | None], named: str
+) -> None:
+    world.bucket.put_version("42")
+    sums = {path: value for path, value in {**sums_of(WHOLE), **changed}.items() if value}
+    with pytest.raises(InstallError, match=named) as raised:
+        await world.fetch(await world.snapshot(), sha256=sums)
+    assert raised.value.reason == "LockMismatch"
+    assert (world.local().versions, world.local().staged) == ({}, ())
+
+
+async def test_a_large_file_is_held_against_its_sum_in_steps(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.store.verify._STEP_BYTES", CHUNK - 1)
+    world.bucket.put_version("42", LARGE)
+    await world.fetch(await world.snapshot(), sha256=sums_of(LARGE))
+    assert world.installed() == LARGE
+
+
+async def test_an_installed_version_is_not_held_against_its_sums_again(world: World) -> None:
+    world.bucket.put_version("42")
+    snapshot = await world.snapshot()
+    first = await world.fetch(snapshot)
+    assert await world.fetch(snapshot, sha256={"saved_model.pb": "0" * 64}) == first
+
+
+async def test_a_copied_version_is_adopted_only_with_the_locked_sums(world: World) -> None:
+    world.bucket.put_version("42")
+    snapshot = await world.snapshot()
+    write_files(world.store.models_dir / "ranker/42")
+    with pytest.raises(InstallError) as raised:
+        await world.fetch(snapshot, sha256={**sums_of(WHOLE), "saved_model.pb": "0" * 64})
+    assert raised.value.reason == "LockMismatch"
+    assert not (world.store.models_dir / "ranker/.manifests/42.json").exists()
+    world.proxy.requests.clear()
+    await world.fetch(snapshot, sha256=sums_of(WHOLE))
+    assert world.proxy.reads == []
+    assert (world.store.models_dir / "ranker/.manifests/42.json").exists()
 
 
 async def test_a_cancelled_download_ends_at_once_and_resumes(world: World) -> None:

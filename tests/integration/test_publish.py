@@ -1,6 +1,8 @@
 """Publishing an export as the next version, into a bucket and into a folder."""
 
 import asyncio
+import hashlib
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,10 +13,15 @@ from reconciler.cli.publish import publish, publish_version
 from reconciler.errors import SourceError
 from reconciler.model import Query
 from reconciler.sources.file import FileSource
+from reconciler.sources.registry import Sources
 from tests.bucket import WHOLE, FakeBucket, read_files, run_fake_gcs, write_files
 from tests.faultproxy import Fault, Request, always, run_proxy
 
 RANKER = "gs://acme/ranker"
+SUMS = "".join(
+    f"{hashlib.sha256(content).hexdigest()}  {path}\n" for path, content in sorted(WHOLE.items())
+).encode()
+PUBLISHED = {**WHOLE, "SHA256SUMS": SUMS}
 
 
 @pytest.fixture
@@ -33,18 +40,67 @@ def test_versions_count_up_in_a_bucket(bucket: FakeBucket, export: Path) -> None
     assert publish_version(export, RANKER) == 1
     assert publish_version(export, f"{RANKER}/", 41) == 41
     assert publish_version(export, RANKER) == 42
-    expected = {f"ranker/{version}/{path}" for version in (1, 41, 42) for path in WHOLE}
+    expected = {f"ranker/{version}/{path}" for version in (1, 41, 42) for path in PUBLISHED}
     assert bucket.names() == expected
-    for path, content in WHOLE.items():
+    for path, content in PUBLISHED.items():
         assert bucket.read(f"ranker/42/{path}") == content
+
+
+def test_the_graph_comes_last_and_the_sums_before_it(bucket: FakeBucket, export: Path) -> None:
+    publish_version(export, RANKER)
+    sources = Sources()
+    files = sources.open(RANKER).list(Query(RANKER)).snapshots[1].files
+    sources.close()
+    written = [file.path for file in sorted(files, key=lambda file: file.generation)]
+    assert written[-2:] == ["SHA256SUMS", "saved_model.pb"]
 
 
 def test_versions_count_up_in_a_folder(tmp_path: Path, export: Path) -> None:
     url = f"file://{tmp_path}/source"
     assert publish_version(export, url) == 1
     assert publish_version(export, url) == 2
-    assert read_files(tmp_path / "source/2") == WHOLE
+    assert read_files(tmp_path / "source/2") == PUBLISHED
+    assert read_files(export) == WHOLE
     assert {path.name for path in (tmp_path / "source").iterdir()} == {"1", "2"}
+
+
+def test_the_sums_are_those_that_sha256sum_checks(tmp_path: Path, export: Path) -> None:
+    publish_version(export, f"file://{tmp_path}/source")
+    command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    folder = tmp_path / "source/1"
+    subprocess.run(command, cwd=folder, check=True, timeout=20)
+    (folder / "saved_model.pb").write_bytes(b"another graph")
+    assert subprocess.run(command, cwd=folder, check=False, timeout=20).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("sums", "is_false"),
+    [
+        (SUMS, False),
+        (b"".join(reversed(SUMS.splitlines(keepends=True))), False),
+        (SUMS.splitlines(keepends=True)[0], True),
+        (SUMS.replace(b"a", b"b"), True),
+        (b"no sums", True),
+    ],
+    ids=["true", "another order", "a file too few", "other sums", "junk"],
+)
+def test_sums_in_an_export_are_replaced_unless_they_are_true(
+    tmp_path: Path, export: Path, sums: bytes, is_false: bool
+) -> None:
+    (export / "SHA256SUMS").write_bytes(sums)
+    url = f"file://{tmp_path}/source"
+    result = CliRunner().invoke(publish, [str(export), url])
+    assert (result.exit_code, result.stdout) == (0, f"published {url}/1 (6 files, 7.5 kB)\n")
+    assert ("is not true of its files" in result.stderr) == is_false
+    assert read_files(tmp_path / "source/1") == PUBLISHED
+    assert (export / "SHA256SUMS").read_bytes() == sums
+
+
+def test_a_name_that_clashes_with_the_sums_is_refused(tmp_path: Path, export: Path) -> None:
+    (export / "sha256sums").touch()
+    with pytest.raises(SourceError, match="differ only in the case") as raised:
+        publish_version(export, f"file://{tmp_path}/source")
+    assert raised.value.reason == "BadObjectName"
 
 
 def test_a_large_file_is_published_whole(bucket: FakeBucket, export: Path) -> None:
@@ -74,7 +130,7 @@ async def test_someone_else_publishing_the_same_number_is_noticed(
         await asyncio.to_thread(publish_version, export, RANKER)
         uploads = [request for request in proxy.requests if request.method == "POST"]
         assert all("ifGenerationMatch=0" in request.target for request in uploads)
-        assert len(uploads) == len(WHOLE)
+        assert len(uploads) == len(PUBLISHED)
         # The emulator ignores the condition; this is what Cloud Storage answers.
         proxy.rules = [always(Fault(status=412), lambda r: r.method == "POST")]
         with pytest.raises(SourceError) as raised:
@@ -132,6 +188,6 @@ def test_the_command_says_what_it_did(tmp_path: Path, export: Path) -> None:
     result = CliRunner().invoke(publish, [str(export), url, "--version", "5"])
     assert (result.exit_code, result.output) == (
         0,
-        f"published {url}/5 (5 files, 7.0 kB)\n",
+        f"published {url}/5 (6 files, 7.5 kB)\n",
     )
     assert set(FileSource().list(Query(url)).snapshots) == {5}
