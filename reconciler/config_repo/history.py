@@ -13,45 +13,33 @@ A deployment is followed by its file through renames and moves between groups. O
 removed and comes back at the same path goes on where it ended.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
 
 from reconciler.config_repo.checkout import Checkout
-from reconciler.model import Commit, Strategy
+from reconciler.config_repo.history_log import read_steps
+from reconciler.config_repo.history_objects import (
+    Message,
+    in_batches,
+    read_messages,
+    read_texts,
+)
+from reconciler.config_repo.history_state import State, read_names, read_state
+from reconciler.config_repo.history_trail import Files, Turn, trace
+from reconciler.errors import ConfigError
+from reconciler.model import Commit
+
+__all__ = ["Entry", "State", "UnknownModelError", "read_history"]
+
+_REVERTS = re.compile(r"^This reverts commit ([0-9a-f]{7,40})\b", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """What one deployment's files said after a commit."""
+class UnknownModelError(ConfigError):
+    """No deployment of the history has the name that was asked for."""
 
-    group: str
-    model: str
-    path: str
-    """Path of the deployment's file in the config."""
-    blob_id: str
-    lock_blob_id: str | None = None
-    """None where there was no lock file."""
-    is_readable: bool = True
-    """False where the text of the file or its lock was broken; the fields below say nothing then,
-    and the nodes kept to the last good text."""
-    version: int | None = None
-    """The pinned version; None is `latest`."""
-    locked: int | None = None
-    """What the lock said that `version` came to; None where there was no lock."""
-    locked_digest: str | None = None
-    """Of that version's bytes, hex sha256."""
-    source: str = ""
-    labels: Mapping[str, int] = field(default_factory=dict)
-    replicas: int | None = None
-    """None is `all`."""
-    stop: bool = False
-    suspend: bool = False
-    strategy: Strategy = Strategy.OVERLAP
-
-    @property
-    def serves(self) -> int | None:
-        """The version that was asked for; None where only each node knew what `latest` was."""
-        return self.locked if self.version is None else self.version
+    reason = "UnknownModel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +62,7 @@ class Entry:
     after: State | None
     """None where the deployment was removed."""
     reverts: str | None = None
-    """Full id of the commit that this one says it reverts."""
+    """The commit that this one says it reverts, as its message names it: 7 digits or more."""
     only_this: bool = False
     """Whether `commit` touched nothing in the repository but this deployment's files."""
     merged_by: Commit | None = None
@@ -94,10 +82,120 @@ def read_history(
     revision: str = "HEAD",
     model: str | None = None,
     limit: int | None = None,
+    since_seconds: float = 0.0,
 ) -> list[Entry]:
-    """Return the changes up to `revision`, newest first, at most `limit` of them.
+    """Return the changes up to `revision` that took effect since then, newest first.
 
-    `model` is a model's name or `group/model`, of today or of former times; None is all of them.
+    `model` is a model's name or `group/model`, of today or else of former times; None is all of
+    them. Of the entries the newest `limit` are returned.
+
     Raises GitError where the history cannot be read, UnknownModelError where nothing has the name.
     """
-    raise NotImplementedError
+    turns = trace(read_steps(checkout, checkout.resolve(revision).id))
+    if model is not None:
+        chosen = _find_threads(checkout, turns, model)
+        turns = [turn for turn in turns if turn.thread in chosen]
+    turns.reverse()
+    if not since_seconds:
+        turns = turns[:limit]
+    messages = _read_messages(checkout, turns)
+    turns = [turn for turn in turns if _landed(turn, messages).time_seconds >= since_seconds]
+    turns = turns[:limit]
+    states = _read_states(checkout, turns)
+    return [_build(turn, messages, states) for turn in turns]
+
+
+# --- which deployment is meant --------------------------------------------------------------------
+
+
+def _find_threads(checkout: Checkout, turns: Iterable[Turn], name: str) -> set[int]:
+    """Return the deployments that have the name; else those removed with it; else once had it."""
+    newest = {turn.thread: turn for turn in turns}
+    group, _, model = name.rpartition("/")
+    alive = {turn.newest: thread for thread, turn in newest.items() if turn.after}
+    removed = {turn.newest: thread for thread, turn in newest.items() if not turn.after}
+    former = [(turn.newest, turn.thread) for turn in turns]
+    known: set[tuple[str, str]] = set()
+    for candidates in (alive.items(), removed.items(), former):
+        names = _read_names(checkout, (files for files, _ in candidates))
+        found = {
+            thread
+            for files, thread in candidates
+            if names[files][1] == model and group in ("", names[files][0])
+        }
+        if found:
+            return found
+        known.update(names.values())
+    raise UnknownModelError(_explain_unknown(checkout, name, known))
+
+
+def _read_names(checkout: Checkout, files: Iterable[Files]) -> dict[Files, tuple[str, str]]:
+    """Return group and model of each."""
+    names = {}
+    for some in in_batches(files):
+        texts = read_texts(checkout, (item.blob_id for item in some))
+        for item in some:
+            names[item] = read_names(item.path, texts[item.blob_id])
+    return names
+
+
+def _explain_unknown(checkout: Checkout, name: str, known: set[tuple[str, str]]) -> str:
+    full = {f"{group}/{model}" for group, model in known}
+    choices = full if "/" in name else {model for _, model in known}
+    near = get_close_matches(name, sorted(choices), n=3)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif full:
+        hint = "leave the name out to see the history of all"
+    else:
+        hint = "there is no deployment in it at all; name the config's folder by -C"
+    return f"the history of {checkout.folder} has no model {name}; {hint}"
+
+
+# --- what commits and files say -------------------------------------------------------------------
+
+
+def _read_messages(checkout: Checkout, turns: Iterable[Turn]) -> dict[str, Message]:
+    named = ((turn.commit_id, turn.merge_id, *turn.part_ids) for turn in turns)
+    return read_messages(checkout, (commit_id for ids in named for commit_id in ids if commit_id))
+
+
+def _read_states(checkout: Checkout, turns: Iterable[Turn]) -> dict[Files, State]:
+    pairs = ((turn.before, turn.after) for turn in turns)
+    wanted = dict.fromkeys(files for pair in pairs for files in pair if files is not None)
+    states = {}
+    for some in in_batches(wanted):
+        blob_ids = (blob_id for item in some for blob_id in (item.blob_id, item.lock_blob_id))
+        texts = read_texts(checkout, filter(None, blob_ids))
+        for item in some:
+            lock = texts[item.lock_blob_id] if item.lock_blob_id else None
+            states[item] = read_state(item, texts[item.blob_id], lock)
+    return states
+
+
+def _landed(turn: Turn, messages: Mapping[str, Message]) -> Commit:
+    return messages[turn.merge_id or turn.commit_id].commit
+
+
+def _build(turn: Turn, messages: Mapping[str, Message], states: Mapping[Files, State]) -> Entry:
+    message = messages[turn.commit_id]
+    before = states[turn.before] if turn.before else None
+    after = states[turn.after] if turn.after else None
+    newest = states[turn.newest]
+    reverts = _REVERTS.search(message.body)
+    return Entry(
+        commit=message.commit,
+        author_email=message.author_email,
+        committer=message.committer,
+        committer_email=message.committer_email,
+        body=message.body,
+        group=newest.group,
+        model=newest.model,
+        path=newest.path,
+        before=before,
+        after=after,
+        reverts=reverts[1] if reverts else None,
+        only_this=turn.only_this,
+        merged_by=messages[turn.merge_id].commit if turn.merge_id else None,
+        parts=tuple(messages[part_id].commit for part_id in turn.part_ids),
+    )
