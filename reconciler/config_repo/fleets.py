@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -84,8 +85,11 @@ class FleetReader:
         return document if isinstance(document, Document) else None
 
 
-def read_folder(folder: Path) -> Fleet:
+def read_folder(folder: Path, *, with_locks: bool = True) -> Fleet:
     """Return what would be in force if the files in `folder` were a commit without a past.
+
+    Without locks it is what the deployments alone ask, as if there were no lock files and none
+    were required: that must be known to make the locks.
 
     Raises ConfigError when there is far too much to read.
     """
@@ -94,7 +98,16 @@ def read_folder(folder: Path) -> Fleet:
     for path in found.readable:
         contents[path] = _read(folder, path, found.places[path].kind)
     files = [File(path, place, "", contents[path]) for path, place in found.places.items()]
-    return assemble(files, found.problems)
+    return assemble(files if with_locks else _forget_locks(files), found.problems)
+
+
+def _forget_locks(files: list[File]) -> Iterator[File]:
+    for file in files:
+        if file.place.kind is Kind.FLEET and isinstance(file.content, Document):
+            fields = {name: value for name, value in file.content.fields.items() if name != "lock"}
+            yield replace(file, content=replace(file.content, fields=fields))
+        elif file.place.kind is not Kind.LOCK:
+            yield file
 
 
 def _walk(folder: Path) -> dict[str, Blob]:

@@ -25,6 +25,15 @@ _REQUESTS_AT_ONCE = 8
 _LISTING_DEADLINE_SECONDS = 180.0
 
 
+class UnfitVersionError(SourceError):
+    """A version that a deployment asks for cannot be locked."""
+
+    def __init__(self, message: str, reason: str, version: int | None) -> None:
+        super().__init__(message, reason)
+        self.version = version
+        """None where not even `latest` could be told."""
+
+
 async def resolve_lock(
     deployment: Deployment, sources: Sources, *, keep: Lock | None = None
 ) -> Lock:
@@ -105,7 +114,7 @@ class Locksmith:
             return deployment.version
         if keep is None:
             return await self.find_latest(deployment)
-        listing = await self._list(Query(deployment.source, keep.version))
+        listing = await self._list_version(deployment.source, keep.version)
         is_there = keep.version in listing.snapshots or keep.version in listing.refused
         if is_there and not update:
             return keep.version
@@ -115,12 +124,14 @@ class Locksmith:
         return keep.version if is_there and latest < keep.version else latest
 
     async def _find(self, deployment: Deployment, version: int) -> Snapshot:
-        whole = self._listings.get(Query(deployment.source))
-        if whole is not None and whole.done() and whole.exception() is None:
-            listing = whole.result()  # a look at all versions was a look at this one, too
-        else:
-            listing = await self._list(Query(deployment.source, version))
+        listing = await self._list_version(deployment.source, version)
         return _take(version, listing, self._settle_seconds)
+
+    async def _list_version(self, source: str, version: int) -> Listing:
+        whole = self._listings.get(Query(source))
+        if whole is not None:  # a look at all versions is a look at this one, too
+            return await asyncio.shield(whole)
+        return await self._list(Query(source, version))
 
     async def _list(self, query: Query) -> Listing:
         task = self._listings.get(query)
@@ -153,7 +164,7 @@ def _take(version: int | None, listing: Listing, settle_seconds: float) -> Snaps
     found = resolve(version, listing, settle_seconds)
     if isinstance(found, Resolved):
         return found.snapshot
-    raise SourceError(found.sentence, found.reason)
+    raise UnfitVersionError(found.sentence, found.reason, version)
 
 
 def _check_kept(deployment: Deployment, keep: Lock, snapshot: Snapshot) -> None:
