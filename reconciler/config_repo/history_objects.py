@@ -31,11 +31,11 @@ class Message:
     body: str
 
 
-def in_batches(items: Iterable[ItemT]) -> Iterator[list[ItemT]]:
+def in_batches(items: Iterable[ItemT], size: int = _BATCH) -> Iterator[list[ItemT]]:
     """Yield the items in portions, each item once."""
     unique = list(dict.fromkeys(items))
-    for start in range(0, len(unique), _BATCH):
-        yield unique[start : start + _BATCH]
+    for start in range(0, len(unique), size):
+        yield unique[start : start + size]
 
 
 def read_messages(checkout: Checkout, commit_ids: Iterable[str]) -> dict[str, Message]:

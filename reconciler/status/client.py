@@ -1,7 +1,8 @@
-"""Asks another node for its status, as little trusting as one should be of the network.
+"""Asks another node for its status or history, as little trusting as one should be of the network.
 
 The answer is bounded in size and time, and held against the schema, so that whoever shows it need
-not ask whether a key is there.
+not ask whether a key is there. Histories come from many nodes at once, for which validation by
+schema is too slow: what is used of them is read out and checked here.
 """
 
 import http.client
@@ -10,12 +11,16 @@ import socket
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import jsonschema
 
 from reconciler.errors import ReconcilerError
 from reconciler.resources import data_folder
+from reconciler.status.changes import Result
+from reconciler.status.journal import MAX_READ
 from reconciler.status.report import Json
 
 _MAX_BODY_BYTES = 16 * 1024 * 1024
@@ -30,7 +35,50 @@ class StatusError(ReconcilerError):
 
 def fetch_status(url: str, deadline_seconds: float) -> bytes:
     """Return the body of the node's /status; raises StatusError with a sentence."""
-    place = _parse_url(url)
+    return _fetch(_parse_url(url, "/status"), deadline_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeChange:
+    """One line of a node's history: what became of a deployment there, and for which commit."""
+
+    time_seconds: float
+    """When the node found it so, Unix time."""
+    commit_id: str
+    model: str
+    to_version: int | None
+    result: Result
+    reason: str
+    commit_to_serving_seconds: float | None
+
+
+def fetch_history(url: str, deadline_seconds: float) -> list[NodeChange]:
+    """Return the newest changes that the node at `url` remembers, newest first.
+
+    Raises StatusError with a sentence.
+    """
+    place = _parse_url(url, "/history", f"?limit={MAX_READ}")
+    body = _fetch(place, deadline_seconds)
+    try:
+        return [_read_change(change) for change in json.loads(body)["changes"][:MAX_READ]]
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        raise StatusError(f"the answer of {place} is not a reconciler's history") from None
+
+
+def _read_change(change: Any) -> NodeChange:
+    seconds, version = change["commit_to_serving_seconds"], change["to"]
+    return NodeChange(
+        time_seconds=datetime.fromisoformat(change["time"]).timestamp(),
+        commit_id=str(change["commit"]["id"]),
+        model=str(change["model"]),
+        to_version=None if version is None else int(version),
+        result=Result(change["result"]),
+        reason=str(change["reason"]),
+        commit_to_serving_seconds=None if seconds is None else float(seconds),
+    )
+
+
+def _fetch(place: "_Place", deadline_seconds: float) -> bytes:
     try:
         code, body = _get(place, time.monotonic() + deadline_seconds)
     except TimeoutError:
@@ -76,13 +124,14 @@ class _Place:
     host: str
     port: int
     path: str
+    query: str = ""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}{self.path}"
 
 
-def _parse_url(url: str) -> _Place:
+def _parse_url(url: str, endpoint: str, query: str = "") -> _Place:
     # The URL itself stays out of the messages: someone may have put a password into it.
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -97,10 +146,10 @@ def _parse_url(url: str) -> _Place:
             " take; write it as http://host:port"
         )
     default_port = 443 if parts.scheme == "https" else 80
-    path = parts.path.rstrip("/").removesuffix("/status") + "/status"
+    path = parts.path.rstrip("/").removesuffix(endpoint) + endpoint
     if not path.isascii() or not path.isprintable() or " " in path:
         raise StatusError("the URL's path has characters in it that no URL has")
-    return _Place(parts.scheme, parts.hostname, port or default_port, path)
+    return _Place(parts.scheme, parts.hostname, port or default_port, path, query)
 
 
 def _get(place: _Place, end: float) -> tuple[int, bytes]:
@@ -111,7 +160,7 @@ def _get(place: _Place, end: float) -> tuple[int, bytes]:
         connection.connect()
         tcp = connection.sock
         tcp.settimeout(_left(end))
-        connection.request("GET", place.path, headers={"accept": "application/json"})
+        connection.request("GET", place.path + place.query, headers={"accept": "application/json"})
         with closing(connection.getresponse()) as response:
             return response.status, _read(response, tcp, end, place)
 
@@ -128,7 +177,9 @@ def _read(
             break
         body += chunk
         if len(body) > _MAX_BODY_BYTES:
-            raise StatusError(f"{place} answered with more than 16 MiB, which no status is")
+            raise StatusError(
+                f"{place} answered with more than 16 MiB, which no status or history has"
+            )
     if response.length:
         raise http.client.IncompleteRead(bytes(body), response.length)
     return bytes(body)
