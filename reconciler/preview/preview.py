@@ -1,0 +1,68 @@
+"""The preview of a change as a whole: a function of two fleets, their past and the listings."""
+
+from collections.abc import Iterable, Sequence
+
+from reconciler.model import Available
+from reconciler.planning.steps import Limits
+from reconciler.preview.actions import find_actions, find_usages
+from reconciler.preview.catalog import Catalog
+from reconciler.preview.pairs import Pair, Side, Undecided
+from reconciler.preview.remarks import (
+    find_crowds,
+    find_fleet_remarks,
+    find_node_remarks,
+    gather,
+)
+from reconciler.preview.report import Action, ModelAction, NodeUsage, Preview, Remark
+from reconciler.preview.simulate import simulate
+from reconciler.preview.standing import Past, stand
+
+
+def make_preview(
+    base: Side,
+    head: Side,
+    pairs: Sequence[Pair],
+    undecided: Iterable[Undecided],
+    past: Past,
+    available: Available,
+    wall_seconds: float,
+) -> Preview:
+    """Return what going from `base` to `head` does; `wall_seconds` is Unix time, for freezes."""
+    limits = Limits()
+    catalog = Catalog(available, limits)
+    nodes: dict[Action, set[str]] = {}
+    usages: list[NodeUsage] = []
+    remarks: list[Remark] = []
+    for pair in pairs:
+        standing = stand(pair.base, past, catalog)
+        asked = [after for _, after in pair.changed.values() if after is not None]
+        course = simulate(standing, pair.head, catalog.assume(asked), limits)
+        actions = find_actions(pair, standing, course, catalog)
+        for action in actions:
+            nodes.setdefault(action, set()).update(pair.nodes)
+        used = find_usages(pair, standing, course, catalog)
+        if used:
+            usages.append(NodeUsage(pair.group, pair.nodes, used))
+        remarks += find_node_remarks(pair, course, actions, used, catalog)
+    found = [ModelAction(action, tuple(sorted(names))) for action, names in nodes.items()]
+    remarks += find_crowds(found, _count_holders(head))
+    groups = sorted({pair.group for pair in pairs})
+    remarks += find_fleet_remarks(base, head, groups, undecided, catalog, wall_seconds)
+    return Preview(
+        base=base.commit,
+        head=head.commit,
+        actions=tuple(sorted(found, key=lambda f: (f.action.group, f.action.model, f.nodes))),
+        usages=tuple(sorted(usages, key=lambda used: (used.group, used.nodes))),
+        remarks=gather(remarks),
+        problems=tuple(head.fleet.problems),
+    )
+
+
+def _count_holders(side: Side) -> dict[tuple[str, str], int]:
+    """Return on how many nodes each deployment is, by (group, model)."""
+    counts = {}
+    for deployment in side.fleet.deployments.values():
+        group = side.fleet.groups.get(deployment.group)
+        nodes = len(group.nodes) if group else 0
+        counts[deployment.group, deployment.model] = min(deployment.replicas or nodes, nodes)
+    return counts

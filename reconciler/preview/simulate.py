@@ -1,0 +1,155 @@
+"""Plays what a node would do, by the agent's own plan, in a world where every step succeeds.
+
+The plan is asked again and again, as on a node: a fetch is installed, a reload is taken, and by
+the next look all of it has loaded. It ends when a look finds nothing left to do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from reconciler.model import (
+    Available,
+    Desired,
+    Local,
+    LocalVersion,
+    Outcome,
+    Served,
+    ServerConfig,
+    State,
+    VersionStatus,
+)
+from reconciler.planning.events import Fetched, Reloaded, fold
+from reconciler.planning.memory import Memory, is_available
+from reconciler.planning.plan import plan
+from reconciler.planning.steps import (
+    Configure,
+    Fetch,
+    Limits,
+    Plan,
+    RemoveVersion,
+    Step,
+    World,
+    WriteConfig,
+)
+from reconciler.preview.standing import CONNECTION, Standing
+
+_LOOK_SECONDS = 30.0
+"""Between two looks: longer than any time that a plan waits for the server to settle."""
+_MAX_LOOKS = 200
+"""A change takes six to ten; so many would be a plan that goes in circles."""
+
+Versions = Mapping[str, frozenset[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is there at one moment: model -> versions."""
+
+    loaded: Versions
+    on_disk: Versions
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What happens on a node, from the first look to the last."""
+
+    steps: tuple[Step, ...]
+    looks: tuple[Look, ...]
+    outcomes: tuple[Outcome, ...]
+    removals: tuple[Outcome, ...]
+    memory: Memory
+
+    @property
+    def fetches(self) -> list[Fetch]:
+        """What is downloaded."""
+        return [step for step in self.steps if isinstance(step, Fetch)]
+
+    @property
+    def deletions(self) -> list[RemoveVersion]:
+        """What is deleted from disk."""
+        return [step for step in self.steps if isinstance(step, RemoveVersion)]
+
+
+@dataclass(slots=True)
+class _Node:
+    """The node that is played; changes with every step."""
+
+    memory: Memory
+    restart_config: ServerConfig
+    on_disk: dict[str, dict[int, LocalVersion]]
+    states: dict[str, dict[int, VersionStatus]]
+    local: Local
+    now: float = _LOOK_SECONDS
+    steps: list[Step] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+
+    def see(self, desired: Desired, available: Available) -> World:
+        return World(
+            desired=desired,
+            available=available,
+            local=replace(self.local, versions=self.on_disk),
+            served=Served(CONNECTION, self.states),
+            restart_config=self.restart_config,
+        )
+
+    def note(self) -> None:
+        loaded = {
+            model: frozenset(v for v, status in states.items() if is_available(status))
+            for model, states in self.states.items()
+        }
+        on_disk = {model: frozenset(versions) for model, versions in self.on_disk.items()}
+        self.looks.append(Look(loaded, on_disk))
+
+    def carry_out(self, made: Plan) -> None:
+        self.memory = made.memory
+        for step in made.steps:
+            match step:
+                case Fetch(model, snapshot):
+                    found = LocalVersion(
+                        model, snapshot.version, snapshot.size_bytes, snapshot.digest
+                    )
+                    self.on_disk.setdefault(model, {})[snapshot.version] = found
+                    self.memory = fold(self.memory, Fetched(model, snapshot.version), self.now)
+                case Configure(request):
+                    self.memory = fold(self.memory, Reloaded(request), self.now)
+                    self._serve(request.config)
+                case WriteConfig(config):
+                    self.restart_config = config
+                case RemoveVersion(model, version):
+                    del self.on_disk[model][version]
+                    if not self.on_disk[model]:
+                        del self.on_disk[model]
+        self.steps += made.steps
+        self.now += _LOOK_SECONDS
+
+    def _serve(self, config: ServerConfig) -> None:
+        for model in self.states.keys() | config.keys():
+            asked = config[model].versions if model in config else frozenset()
+            held = self.states.get(model, {})
+            states = dict.fromkeys(held, VersionStatus(State.END))
+            self.states[model] = states | dict.fromkeys(asked, VersionStatus(State.AVAILABLE))
+
+
+def simulate(standing: Standing, desired: Desired, available: Available, limits: Limits) -> Course:
+    """Return what a node that stands so does until it is as `desired`, or can do no more."""
+    node = _Node(
+        memory=standing.memory,
+        restart_config=standing.restart_config,
+        on_disk={model: dict(found) for model, found in standing.local.versions.items()},
+        states={model: dict(states) for model, states in standing.served.models.items()},
+        local=standing.local,
+    )
+    node.note()
+    for _ in range(_MAX_LOOKS):
+        made = plan(node.see(desired, available), node.memory, limits, node.now)
+        node.carry_out(made)
+        if not made.steps:
+            return Course(
+                steps=tuple(node.steps),
+                looks=tuple(node.looks),
+                outcomes=made.outcomes,
+                removals=made.removals,
+                memory=made.memory,
+            )
+        node.note()
+    raise AssertionError(f"the plan for node {desired.node} does not come to an end")
