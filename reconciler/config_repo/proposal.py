@@ -1,0 +1,114 @@
+"""The commit that goes back, or pins: its texts, its message, and how to say what it does."""
+
+from dataclasses import dataclass, replace
+
+from reconciler.config_repo.checkout import show_id
+from reconciler.config_repo.edit import Version
+from reconciler.config_repo.restore import LockAnew, Pair, set_back, undo
+from reconciler.config_repo.subject import Subject
+from reconciler.config_repo.way_back import (
+    Step,
+    Target,
+    find_serving,
+    find_step,
+    revert_message,
+    write_message,
+)
+from reconciler.errors import ConfigError
+
+NO_WAY_BACK = "NoWayBack"
+"""There is nothing to go back to, or git alone does not say how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A commit as it would be made."""
+
+    pair: Pair
+    """The texts of the deployment's files."""
+    how: str
+    """What the commit does, after "by"."""
+    message: str
+    notes: tuple[str, ...] = ()
+    """What a person should know before saying yes."""
+
+
+def propose_way_back(
+    subject: Subject, target: Target, reason: str | None, lock_anew: LockAnew
+) -> Proposal:
+    """Return the commit that makes the nodes be asked for the target again.
+
+    Raises ConfigError where that takes a person's hand.
+    """
+    step = find_step(subject.steps, target.state) if target.state else None
+    pair = undo(subject.checkout, subject.pair, step, target) if step else None
+    if step is None or pair is None:
+        proposal = _set_version_back(subject, target, reason, lock_anew)
+        return replace(proposal, notes=(*_explain_conflict(step), *proposal.notes))
+    if step.is_revertible:
+        message = revert_message(step.commit, reason)
+        return Proposal(pair, f"reverting {_cite(step)}", message)
+    body = f"Takes back what {step.commit.id} changed in it."
+    message = write_message(_title("Roll back", subject, target.version), body, reason)
+    return Proposal(pair, f"taking back what {_cite(step)} changed in it", message)
+
+
+def propose_pin(
+    subject: Subject, number: int | None, reason: str | None, lock_anew: LockAnew
+) -> Proposal:
+    """Return the commit that asks for a version by its number; None is `latest`.
+
+    Raises ConfigError where that takes a person's hand.
+    """
+    target = None
+    line: Version = "latest"
+    title = f"Follow the latest version of {subject.model} in {subject.group}"
+    if number is not None:
+        target = Target(number, find_serving(subject.steps, number, subject.source))
+        line = number
+        title = _title("Pin", subject, number)
+    make = lock_anew if subject.needs_lock else None
+    pair = set_back(subject.checkout, subject.pair, line, target, subject.steps, make)
+    return Proposal(pair, "setting its version", write_message(title, reason))
+
+
+def _set_version_back(
+    subject: Subject, target: Target, reason: str | None, lock_anew: LockAnew
+) -> Proposal:
+    state = target.state
+    if state is not None and subject.source != state.source:
+        raise ConfigError(
+            f"version {target.version} of {subject.name} came from {state.source}, and its source"
+            f" is {subject.source} now; set both by hand in {subject.pair.path}, nothing was"
+            " changed",
+            NO_WAY_BACK,
+        )
+    stays_latest = subject.follows_latest and state is not None and state.version is None
+    needs_lock = subject.needs_lock or (state is not None and state.lock_blob_id is not None)
+    line: Version = "latest" if stays_latest else target.version
+    make = lock_anew if needs_lock else None
+    pair = set_back(subject.checkout, subject.pair, line, target, subject.steps, make)
+    notes = []
+    if state is not None and state.labels != pair.read().labels:
+        notes.append("labels stay as they are, which is not as they were then")
+    how = "setting its lock back" if stays_latest else "setting its version"
+    message = write_message(_title("Roll back", subject, target.version), reason)
+    return Proposal(pair, how, message, tuple(notes))
+
+
+def _explain_conflict(step: Step | None) -> list[str]:
+    if step is None:
+        return []
+    return [
+        f"{_cite(step)} cannot be reverted, because later changes touch what it changed; the"
+        " version is set back instead"
+    ]
+
+
+def _title(verb: str, subject: Subject, version: int) -> str:
+    return f"{verb} {subject.model} {subject.asked} -> {version} in {subject.group}"
+
+
+def _cite(step: Step) -> str:
+    commit = step.commit
+    return f'{show_id(commit.id)} "{commit.subject}" of {commit.author}'

@@ -1,0 +1,144 @@
+"""The one deployment that a person names: its texts now, its history, and who serves it."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from reconciler.config_repo.assemble import Fleet
+from reconciler.config_repo.checkout import Checkout
+from reconciler.config_repo.fleets import FleetReader
+from reconciler.config_repo.history import State, UnknownModelError, read_history
+from reconciler.config_repo.layout import Kind, lock_path
+from reconciler.config_repo.restore import Pair, read_pair
+from reconciler.config_repo.way_back import Step, follow
+from reconciler.model import Member
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A deployment at the commit that is checked out."""
+
+    checkout: Checkout
+    group: str
+    model: str
+    pair: Pair
+    steps: tuple[Step, ...]
+    """Its history, newest first."""
+    members: tuple[Member, ...]
+    """The nodes of its group; empty where the group's file is broken."""
+    requires_lock: bool
+    """Whether fleet.yaml asks for a lock."""
+
+    @property
+    def name(self) -> str:
+        """How a sentence calls it."""
+        return f"{self.model} in {self.group}"
+
+    @property
+    def key(self) -> str:
+        """How a command calls it."""
+        return f"{self.group}/{self.model}"
+
+    @property
+    def paths(self) -> tuple[str, str]:
+        """Where its file and its lock are."""
+        return self.pair.path, lock_path(self.pair.path)
+
+    @property
+    def state(self) -> State | None:
+        """What its history says of it now; None where this clone holds no history of it."""
+        return self.steps[0].after if self.steps else None
+
+    @property
+    def serves(self) -> int | None:
+        """The version that git asks for now, None where git does not say."""
+        return self.state.serves if self.state is not None and self.state.is_readable else None
+
+    @property
+    def asked(self) -> str:
+        """What it asks for now, for a sentence."""
+        if self.state is None or not self.state.is_readable:
+            return "(broken)"
+        return "latest" if self.serves is None else str(self.serves)
+
+    @property
+    def follows_latest(self) -> bool:
+        """Whether its file says `latest`, with a lock or without."""
+        return self.state is not None and self.state.is_readable and self.state.version is None
+
+    @property
+    def source(self) -> str:
+        """Where its versions come from, as its file said when it could last be read."""
+        states = (state for step in self.steps for state in (step.after, step.before))
+        return next((state.source for state in states if state and state.is_readable), "")
+
+    @property
+    def needs_lock(self) -> bool:
+        """Whether a version may not be asked for without a lock."""
+        return self.requires_lock or self.pair.lock is not None
+
+    def find_state_at(self, revision: str) -> State | None:
+        """Return what it asked for at a revision, under its name of then.
+
+        None where it was not there or could not be read. Raises GitError for no revision.
+        """
+        commit_id = self.checkout.resolve(revision).id
+        tree = self.checkout.read_tree(commit_id)
+        states = [state for step in self.steps for state in (step.after, step.before) if state]
+        for state in states:
+            found = tree.get(state.path)
+            lock = tree.get(lock_path(state.path))
+            if (found and found.id, lock and lock.id) == (state.blob_id, state.lock_blob_id):
+                return state if state.is_readable else None
+        for key in dict.fromkeys(f"{state.group}/{state.model}" for state in states):
+            try:
+                entries = read_history(self.checkout, commit_id, key, limit=1)
+            except UnknownModelError:
+                continue
+            after = entries[0].after if entries else None
+            if after is not None and after.path in tree:
+                return after if after.is_readable else None
+        return None
+
+
+def find_subject(checkout: Checkout, name: str) -> Subject:
+    """Return the deployment that `name`, a model or `group/model`, means at HEAD.
+
+    Raises UnknownModelError where none or several have the name, GitError where git cannot be read.
+    """
+    head = checkout.resolve("HEAD")
+    fleet = FleetReader(checkout).read(head.id)
+    path, group, model = _choose(fleet, name)
+    entries = read_history(checkout, head.id, f"{group}/{model}")
+    members = fleet.groups[group].nodes if group in fleet.groups else ()
+    return Subject(
+        checkout,
+        group,
+        model,
+        read_pair(checkout, head.id, path),
+        tuple(follow(entries, path)),
+        members,
+        fleet.policy.requires_lock,
+    )
+
+
+def _choose(fleet: Fleet, name: str) -> tuple[str, str, str]:
+    """Return path, group and model of the deployment with that name, broken ones included."""
+    known = {path: (item.group, item.model) for path, item in fleet.deployments.items()}
+    for path, (file, _) in fleet.broken.items():
+        if file.place.kind is Kind.DEPLOYMENT:
+            known[path] = (file.place.group, file.model)
+    wanted_group, _, wanted_model = name.rpartition("/")
+    found = sorted(
+        (path, group, model)
+        for path, (group, model) in known.items()
+        if model == wanted_model and wanted_group in ("", group)
+    )
+    if len(found) == 1:
+        return found[0]
+    if found:
+        keys = " or ".join(f"{group}/{model}" for _, group, model in found)
+        raise UnknownModelError(f"{name} is in {len(found)} groups; name one: {keys}")
+    models = {model for _, model in known.values()} | {f"{g}/{m}" for g, m in known.values()}
+    near = get_close_matches(name, sorted(models), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`reconciler history` names all"
+    raise UnknownModelError(f"there is no deployment of {name} at HEAD; {hint}")
