@@ -157,7 +157,7 @@ class Hands:
 
         try:
             source = await run_beside(lambda: self.sources.open(snapshot.source), "open source")
-            await self.store.fetch(model, snapshot, source, show)
+            await self.store.fetch(model, snapshot, source, show, sha256=step.sha256)
             event: Event = Fetched(model, snapshot.version)
         except ReconcilerError as error:
             event = FetchFailed(model, snapshot.version, snapshot.digest, error.reason, str(error))

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 _DEADLINE_SECONDS = 30
-_IDENTITY = {
+IDENTITY = {
     "GIT_AUTHOR_NAME": "Ada",
     "GIT_AUTHOR_EMAIL": "ada@example.org",
     "GIT_COMMITTER_NAME": "Ada",
@@ -24,7 +24,7 @@ _IDENTITY = {
 def git(*arguments: str, cwd: Path | None = None, stdin: bytes = b"") -> str:
     """Run a git command untouched by the host's configuration and return what it printed."""
     environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
-    environment |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, **_IDENTITY}
+    environment |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, **IDENTITY}
     result = subprocess.run(
         ["git", *arguments],
         cwd=cwd,

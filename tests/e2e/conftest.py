@@ -24,7 +24,7 @@ def make_stage(tmp_path: Path, endpoint: str) -> Iterator[Callable[..., Stage]]:
         return stages[-1]
 
     yield make
-    for stage in stages:
+    for stage in reversed(stages):
         stage.close()
 
 

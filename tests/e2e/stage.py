@@ -1,4 +1,4 @@
-"""One node on real parts: git, a bucket, a model server and the agent, each a process of its own.
+"""Nodes on real parts: git, a bucket, a model server and the agent, each a process of its own.
 
 Times are short: the stand-in server polls every 100 ms, so a rollout takes half a second.
 """
@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ import httpx
 
 from reconciler.demo.services import free_port
 from tests.bucket import FakeBucket, read_files
-from tests.gitserver import ConfigRemote
+from tests.gitserver import IDENTITY, ConfigRemote
 from tests.savedmodels import Fault, write_savedmodel
 
 WAIT_SECONDS = 30.0
@@ -51,21 +52,31 @@ def deployment(model: str, version: int | str = 1, **more: Any) -> dict[str, str
 
 @dataclass
 class Stage:
-    """Everything around one agent; `close` stops what was started, by process id."""
+    """Everything around one agent; `close` stops what was started, by process id.
+
+    A stage `beside` another is one more node that follows the same repository and bucket.
+    """
 
     folder: Path
     endpoint: str
     predict: bool = False
     serving_flags: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    node: str = "node"
+    beside: "Stage | None" = None
     bucket: FakeBucket = field(init=False)
     remote: ConfigRemote = field(init=False)
     agent: "Popen[bytes] | None" = None
     server: "Popen[bytes] | None" = None
 
     def __post_init__(self) -> None:
-        self.bucket = FakeBucket(self.endpoint, f"models-{os.getpid()}-{next(_NAMES)}")
-        self.remote = ConfigRemote(self.folder)
+        if self.beside is None:
+            self.bucket = FakeBucket(self.endpoint, f"models-{os.getpid()}-{next(_NAMES)}")
+            self.remote = ConfigRemote(self.folder)
+        else:
+            self.bucket, self.remote = self.beside.bucket, self.beside.remote
+            self.folder = self.folder / self.node
+            self.folder.mkdir()
         self.port, self.rest_port, self.status_port = free_port(), free_port(), free_port()
         self.models_dir = self.folder / "models"
         self.config_file = self.models_dir / "models.config"
@@ -89,6 +100,21 @@ class Stage:
             subject,
         )
 
+    def run_command(self, *arguments: str, codes: tuple[int, ...] = (0,)) -> str:
+        """Run a `reconciler` command in the checkout and return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "reconciler.cli.main", *arguments],
+            cwd=self.remote.work,
+            env={**self.environment(), **IDENTITY},
+            stdin=DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode in codes, (arguments, done.returncode, done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
     # --- processes ------------------------------------------------------------------------
 
     def environment(self) -> dict[str, str]:
@@ -97,7 +123,7 @@ class Stage:
             **os.environ,
             "STORAGE_EMULATOR_HOST": self.endpoint,
             "RECONCILER_REPO": self.remote.url,
-            "RECONCILER_NODE": "node",
+            "RECONCILER_NODE": self.node,
             "RECONCILER_MODELS_DIR": str(self.models_dir),
             "RECONCILER_STATE_DIR": str(self.folder / "state"),
             "RECONCILER_SERVING": f"127.0.0.1:{self.port}",
