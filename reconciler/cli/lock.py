@@ -4,7 +4,8 @@ Three ways to run it. Plain, it locks what has no lock that fits, and leaves the
 moves `latest` on and makes the commit. `--check` only says what the plain run would find to do, by
 the same code, so that a pull request is judged as it will be locked.
 
-Exit codes: 0 all is well, 1 something could not be locked or a check found something, 2 wrong usage.
+Exit codes: 0 all is well, 1 something could not be locked or a check found something, 2 wrong
+usage.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from reconciler.config_repo.lock_commit import (
     LockChange,
     commit_locks,
     describe_change,
+    remove_lock,
     write_locks,
     write_message,
 )
@@ -33,7 +35,6 @@ from reconciler.config_repo.lock_folder import (
 )
 from reconciler.config_repo.lock_resolve import Locksmith
 from reconciler.errors import ConfigError, ReconcilerError
-from reconciler.files import sync_folder
 from reconciler.model import Commit, Lock, Problem
 from reconciler.settings import environment_name, parse_duration
 from reconciler.sources.registry import Sources
@@ -134,7 +135,7 @@ async def _resolve(
     update: bool,
     check: bool,
 ) -> None:
-    """Lock what must be locked, as far as it can be; in a check only what the files do not judge."""
+    """Lock what must be locked, as far as it can be; a check leaves out what the files judged."""
     sources = Sources()
     locksmith = Locksmith(sources, settle_seconds)
     due = [entry for entry in found.entries if entry.is_wanted and not (check and entry.problems)]
@@ -154,7 +155,7 @@ async def _resolve(
     for entry, answer in zip(due, answers, strict=True):
         if isinstance(answer, Problem):
             report.problems.append(answer)
-        elif answer == entry.lock:
+        elif answer == entry.lock and not entry.problems:
             report.kept += 1
         else:
             report.changes.append(LockChange(entry.deployment, entry.lock, answer))
@@ -214,8 +215,7 @@ def _write(
             # A deployment that was misspelt or moved by mistake still needs its lock.
             report.notes.append(f"{path}: {_lacks(path)}; it stays until the mistakes are mended")
         else:
-            (folder / path).unlink()
-            sync_folder((folder / path).parent)
+            remove_lock(folder, path)
             report.removed.append(path)
 
 
@@ -238,8 +238,9 @@ def _print_text(report: Report, *, check: bool) -> None:
     if check:
         return
     if not report.changes and not report.removed:
-        stand = "lock stands" if report.kept == 1 else "locks stand"
-        click.echo(f"Nothing changed: {report.kept} {stand} as written.")
+        if report.kept or not report.problems:
+            stand = "lock stands" if report.kept == 1 else "locks stand"
+            click.echo(f"Nothing changed: {report.kept} {stand} as written.")
     elif report.commit is not None:
         click.echo(f"Committed {show_id(report.commit.id)} {report.commit.subject}")
         click.echo("Push it, or open a pull request.", err=True)

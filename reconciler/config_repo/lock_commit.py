@@ -12,7 +12,7 @@ from pathlib import Path
 from reconciler.config_repo.checkout import Checkout
 from reconciler.config_repo.lock_text import render_lock
 from reconciler.errors import ConfigError, GitError
-from reconciler.files import write_atomically
+from reconciler.files import sync_folder, write_atomically
 from reconciler.model import Commit, Deployment, Lock
 from reconciler.planning.wording import format_bytes
 
@@ -66,6 +66,15 @@ def write_locks(folder: Path, changes: Sequence[LockChange]) -> None:
     """Write the lock files, all or none; raises ConfigError when one cannot be written."""
     with _restoring(folder, changes):
         _write(folder, changes)
+
+
+def remove_lock(folder: Path, path: str) -> None:
+    """Remove a lock file that is for nothing; raises ConfigError when it cannot be removed."""
+    try:
+        (folder / path).unlink()
+        sync_folder((folder / path).parent)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be removed ({error.strerror})", WRITE_FAILED) from None
 
 
 def commit_locks(checkout: Checkout, changes: Sequence[LockChange], branch: str | None) -> Commit:
