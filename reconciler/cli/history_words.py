@@ -1,0 +1,106 @@
+"""The words for what one entry of the audit trail changed. Pure."""
+
+from collections.abc import Iterator, Mapping
+
+from reconciler.config_repo.history import Entry, State
+
+
+def headline(entry: Entry) -> str:
+    """Return the change in a line: `ranker 41 -> 42 in search`."""
+    before, after = entry.before, entry.after
+    place = f"in {entry.group}"
+    if before is None:
+        return f"{entry.model} {_version(after)} {place}: created"
+    if after is None:
+        return f"{entry.model} {_version(before)} {place}: removed"
+    if not after.is_readable:
+        return f"{entry.model} {place}: broken"
+    old, new = _versions(before, after)
+    return f"{entry.model} {old if old == new else f'{old} -> {new}'} {place}"
+
+
+def find_changes(entry: Entry) -> list[str]:
+    """Return what else changed beside the version, a few words each."""
+    before, after = entry.before, entry.after
+    if after is None:
+        return []
+    if not after.is_readable:
+        return ["cannot be read; the nodes keep to the text before it"]
+    if before is None:
+        return list(_flags(after))
+    moves = list(_moves(before, after))
+    if not before.is_readable:
+        return [*moves, "can be read again", *_flags(after)]
+    changes = [*moves, *_settings(before, after), *_locks(before, after)]
+    same = _versions(before, after)
+    if not changes and same[0] == same[1]:
+        return ["nothing that is served: description, metadata, comments or layout"]
+    return changes
+
+
+def _version(state: State | None) -> str:
+    if state is None or not state.is_readable:
+        return "(unreadable)"
+    if state.version is not None:
+        return str(state.version)
+    return "latest" if state.locked is None else f"{state.locked} (latest)"
+
+
+def _versions(before: State, after: State) -> tuple[str, str]:
+    old, new = _version(before), _version(after)
+    if old.endswith(" (latest)") and new.endswith(" (latest)"):
+        return old.removesuffix(" (latest)"), new.removesuffix(" (latest)")
+    return old, new
+
+
+def _flags(state: State) -> Iterator[str]:
+    if state.stop:
+        yield "stopped"
+    if state.suspend:
+        yield "suspended"
+    if state.replicas is not None:
+        yield f"replicas {state.replicas}"
+    yield from _labels({}, state.labels)
+
+
+def _moves(before: State, after: State) -> Iterator[str]:
+    if before.group != after.group:
+        yield f"moved from group {before.group} to {after.group}"
+    if before.model != after.model:
+        yield f"renamed from {before.model}"
+    elif before.path.rpartition("/")[2] != after.path.rpartition("/")[2]:
+        yield f"file renamed from {before.path}"
+
+
+def _settings(before: State, after: State) -> Iterator[str]:
+    if before.source != after.source:
+        yield f"source {before.source} -> {after.source}"
+    yield from _labels(before.labels, after.labels)
+    if before.replicas != after.replicas:
+        yield f"replicas {before.replicas or 'all'} -> {after.replicas or 'all'}"
+    if before.stop != after.stop:
+        yield "stopped" if after.stop else "started again"
+    if before.suspend != after.suspend:
+        yield "suspended" if after.suspend else "no longer suspended"
+    if before.strategy != after.strategy:
+        yield f"rollout {before.strategy} -> {after.strategy}"
+
+
+def _labels(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[str]:
+    for label in sorted(before.keys() | after.keys()):
+        old, new = before.get(label), after.get(label)
+        if old is None:
+            yield f"label {label} {new}"
+        elif new is None:
+            yield f"label {label} removed (was {old})"
+        elif old != new:
+            yield f"label {label} {old} -> {new}"
+
+
+def _locks(before: State, after: State) -> Iterator[str]:
+    if before.lock_blob_id is None and after.lock_blob_id is not None:
+        yield "locked"
+    elif before.lock_blob_id is not None and after.lock_blob_id is None:
+        yield "lock removed"
+    elif before.locked == after.locked and before.locked_digest != after.locked_digest:
+        yield f"other bytes locked for version {after.locked}"
