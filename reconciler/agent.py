@@ -19,6 +19,7 @@ from reconciler.apply import Hands, PolledFile
 from reconciler.config_repo.desired import ConfigRepo
 from reconciler.config_repo.mirror import Mirror
 from reconciler.config_repo.private_git import MirrorSettings
+from reconciler.config_repo.trust import Trust
 from reconciler.config_repo.watch import GitWatch
 from reconciler.errors import ReconcilerError
 from reconciler.herald import Herald
@@ -64,7 +65,8 @@ class Agent:
         self._git_wake = asyncio.Event()
         self._bucket_wake = asyncio.Event()
         mirror = Mirror(MirrorSettings.of(settings))
-        self.git = GitWatch(mirror, ConfigRepo(mirror, settings.node, settings.state_dir))
+        repo = ConfigRepo(mirror, settings.node, settings.state_dir)
+        self.git = GitWatch(mirror, repo, Trust(mirror, repo, settings))
         sources = Sources()
         self.buckets = BucketWatch(
             sources,
@@ -118,6 +120,8 @@ class Agent:
         if desired is None:
             trouble = self.git.trouble or Unavailable("Starting", "the config repo is being read")
             condition = Condition(GIT_REACHABLE, False, trouble.reason, trouble.sentence)
+            if not self.git.source_verified.holds:
+                condition = self.git.source_verified
             await self._herald.wait(condition, self._applied)
             return
         try:
@@ -134,6 +138,7 @@ class Agent:
             served=await self._look(local),
             restart_config=await asyncio.to_thread(read_own, self._config_file, self._base),
             git_trouble=self.git.trouble,
+            source_verified=self.git.source_verified,
             fetching=self._hands.fetching,
             wall_seconds=time.time(),
             pause=await asyncio.to_thread(pause_file.load, self._settings.state_dir),
@@ -273,7 +278,8 @@ class Agent:
                 if passed_seconds > timeout_seconds or newest is None:
                     return False
                 if self._is_done(newest, passed_seconds):
-                    return newest.converged and self.git.trouble is None
+                    is_newest = self.git.trouble is None and self.git.unverified is None
+                    return newest.converged and is_newest
                 await asyncio.sleep(BUSY_TICK_SECONDS)
         finally:
             connection.cancel()

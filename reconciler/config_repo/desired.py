@@ -8,20 +8,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from reconciler.config_repo.assemble import Fleet
+from reconciler.config_repo.assemble import File, Fleet, assemble
+from reconciler.config_repo.documents import parse_document
 from reconciler.config_repo.fleets import FleetReader
 from reconciler.config_repo.last_good import LastGood
 from reconciler.config_repo.layout import MODEL_NAME, Kind
 from reconciler.config_repo.mirror import Mirror
+from reconciler.config_repo.tree import survey
 from reconciler.errors import ConfigError
 from reconciler.model import Commit, Deployment, Desired, Group, Problem
 from reconciler.planning.placement import holders
+from reconciler.policy import Policy
+
+FLEET_FILE = "fleet.yaml"
 
 
 class ConfigRepo:
     """Reads commits of a mirror for one node. Blocking, for one thread at a time."""
 
     def __init__(self, mirror: Mirror, node: str, state_dir: Path) -> None:
+        self._mirror = mirror
         self._reader = FleetReader(mirror)
         self._node = node
         self._last_good = LastGood(state_dir / "last_good.json", mirror.origin)
@@ -40,6 +46,21 @@ class ConfigRepo:
         self._last_good.save(fleet.good)
         self._latest = desired
         return desired
+
+    def read_policy(self, commit: Commit) -> Policy | None:
+        """Return what the fleet.yaml of a commit rules by itself, None where it is broken.
+
+        No other file is read and nothing is remembered: the commit may not be one to follow.
+        Raises GitError when the mirror cannot be read.
+        """
+        blob = self._mirror.read_tree(commit.id).get(FLEET_FILE)
+        if blob is None:
+            return Policy()
+        found = survey({FLEET_FILE: blob})
+        data = self._mirror.read_blob(blob.id) if found.readable else b""
+        content = found.unreadable.get(FLEET_FILE) or parse_document(Kind.FLEET, data or b"")
+        fleet = assemble([File(FLEET_FILE, found.places[FLEET_FILE], blob.id, content)])
+        return None if fleet.broken else fleet.policy
 
 
 def choose_desired(fleet: Fleet, commit: Commit, node: str) -> Desired:

@@ -104,7 +104,7 @@ class Mirror:
         with self._lock:
             if not self._is_of_this_repo():
                 return None
-            with self._objects() as objects:
+            with self.objects() as objects:
                 return objects.read_commit(self._ref)
 
     def read_tree(self, commit_id: str) -> dict[str, Blob]:
@@ -113,7 +113,7 @@ class Mirror:
         Raises GitError when the mirror is damaged or the folder is not there, and ConfigError when
         there are far too many files.
         """
-        with self._objects() as objects:
+        with self.objects() as objects:
             return objects.list_tree(commit_id, self._settings.folder)
 
     def read_blobs(self, blobs: Iterable[Blob]) -> Iterator[tuple[Blob, bytes]]:
@@ -122,7 +122,7 @@ class Mirror:
         Raises GitError when the mirror is damaged.
         """
         for batch in _split(blobs):
-            with self._objects() as objects:
+            with self.objects() as objects:
                 found = objects.read([blob.id for blob in batch])
                 for blob in batch:
                     if blob.id not in found:
@@ -132,8 +132,22 @@ class Mirror:
 
     def read_blob(self, blob_id: str) -> bytes | None:
         """Return the bytes of one blob, which may be of any commit; None where it is not there."""
-        with self._objects() as objects:
+        with self.objects() as objects:
             return objects.read([blob_id]).get(blob_id)
+
+    @contextmanager
+    def objects(self) -> Iterator[Objects]:
+        """Give the mirror's objects for a block, in which no other thread uses the mirror.
+
+        A damage that is met there is repaired by the next fetch.
+        """
+        environment = self._git.environment(self._folder)
+        with self._lock:
+            try:
+                yield Objects(self._folder, environment, self._url)
+            except GitError as error:
+                self._is_suspect |= error.reason == MIRROR_CORRUPT
+                raise
 
     # --- whose fault is it ------------------------------------------------------------------
 
@@ -247,16 +261,6 @@ class Mirror:
         if commit is None:
             raise describe_damage(self._url, f"{self._ref} is missing in it")
         return commit
-
-    @contextmanager
-    def _objects(self) -> Iterator[Objects]:
-        environment = self._git.environment(self._folder)
-        with self._lock:
-            try:
-                yield Objects(self._folder, environment, self._url)
-            except GitError as error:
-                self._is_suspect |= error.reason == MIRROR_CORRUPT
-                raise
 
     def _run(self, *arguments: str, git_dir: Path | None = None) -> bytes:
         try:

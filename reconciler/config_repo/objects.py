@@ -7,7 +7,8 @@ git cannot read here is the mirror's damage (`MirrorCorrupt`), as nothing else w
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.config_repo.git_errors import (
@@ -27,6 +28,20 @@ _MAX_ENTRIES = 200_000
 _MAX_SUBJECT_CHARACTERS = 500
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}")
 _COMMIT_FIELDS = "%(objectname)%00%(authorname)%00%(committerdate:unix)%00%(subject)"
+_LOG_FIELDS = ("%H", "%an", "%ct", "%s")
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What git says of one commit's signature (git-log(1), `%G?` and what follows)."""
+
+    commit: Commit
+    result: str
+    """One letter; `G` is a good signature by a key that is allowed, all others are not."""
+    key: str
+    """The key's fingerprint, or what else is known of it; empty where nothing is."""
+    signer: str
+    """The name that goes with an allowed key."""
 
 
 class Objects:
@@ -84,11 +99,7 @@ class Objects:
         """Return the bytes of those blobs that are there."""
         for blob_id in blob_ids:
             check_object_id(blob_id)
-        # In memory: reading what is on disk must also work when the disk is full.
-        with os.fdopen(os.memfd_create("blob-ids"), "wb+") as wanted:
-            wanted.write("".join(f"{blob_id}\n" for blob_id in blob_ids).encode())
-            wanted.seek(0)
-            output = self._run(["cat-file", "--batch"], wanted.fileno())
+        output = self._run(["cat-file", "--batch"], blob_ids)
         found = {}
         position = 0
         while position < len(output):
@@ -101,7 +112,54 @@ class Objects:
                 position += size_bytes + 1
         return found
 
-    def _run(self, arguments: Sequence[str], stdin: int | None = None) -> bytes:
+    # --- commits and their signatures ---------------------------------------------------------
+
+    def find_commit(self, commit_id: str) -> Commit | None:
+        """Return the commit of that id, None where it is not there."""
+        if commit_id not in self.read([commit_id]):
+            return None
+        return _build_commit(self._log([commit_id], _LOG_FIELDS)[0])
+
+    def list_new(self, commit_id: str, since: str | None, limit: int) -> list[str]:
+        """Return the commits that `commit_id` contains and `since` does not, oldest first.
+
+        These are the `limit` newest of them; none where `since` contains `commit_id`.
+        """
+        command = ["rev-list", "--topo-order", f"--max-count={limit}", "--stdin"]
+        revisions = [commit_id, f"^{since}"] if since else [commit_id]
+        return self._run(command, revisions).decode().split()[::-1]
+
+    def read_signatures(self, commit_ids: Sequence[str]) -> list[Signature]:
+        """Return what git says of each commit's signature, by the keys in its private home."""
+        rows = self._log(commit_ids, (*_LOG_FIELDS, "%G?", "%GF", "%GK", "%GS"))
+        return [
+            Signature(_build_commit(row), result, fingerprint or key, signer)
+            for row in rows
+            for result, fingerprint, key, signer in (row[len(_LOG_FIELDS) :],)
+        ]
+
+    # --- git ----------------------------------------------------------------------------------
+
+    def _log(self, commit_ids: Sequence[str], fields: Sequence[str]) -> list[list[str]]:
+        command = ["log", "--no-walk=unsorted", "--stdin", "-z", f"--format={'%x00'.join(fields)}"]
+        parts = [_clean(part) for part in self._run(command, commit_ids).split(b"\0")[:-1]]
+        width = len(fields)
+        rows = [parts[start : start + width] for start in range(0, len(parts), width)]
+        if [row[0] for row in rows] != list(commit_ids):
+            raise self._damage("git names other commits than those it was asked for")
+        return rows
+
+    def _run(self, arguments: Sequence[str], lines: Iterable[str] | None = None) -> bytes:
+        """Run a git command, with `lines` as its standard input where there are any."""
+        if lines is None:
+            return self._execute(arguments, None)
+        # In memory: reading what is on disk must also work when the disk is full.
+        with os.fdopen(os.memfd_create("lines"), "wb+") as stdin:
+            stdin.write("".join(f"{line}\n" for line in lines).encode())
+            stdin.seek(0)
+            return self._execute(arguments, stdin.fileno())
+
+    def _execute(self, arguments: Sequence[str], stdin: int | None) -> bytes:
         # Without a git command GitPython would fail to import; what to say then is said below.
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         import git  # takes a while, and commands that read no repository need not wait
@@ -151,3 +209,8 @@ def _decode_path(raw: bytes) -> str:
     path = raw.decode("utf-8", "backslashreplace")
     # A line break in a file's name must not break the lines of a report.
     return path if path.isprintable() else path.encode("unicode_escape").decode()
+
+
+def _build_commit(row: Sequence[str]) -> Commit:
+    commit_id, author, time_seconds, subject = row[: len(_LOG_FIELDS)]
+    return Commit(commit_id, author, subject, float(time_seconds))

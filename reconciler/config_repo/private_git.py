@@ -122,6 +122,10 @@ class PrivateGit:
         check_branch(settings.branch)
         self.remote = split_url(settings.url)
         self.home = settings.state_dir.absolute() / "git"
+        self.signers_file = self.home / "allowed_signers"
+        """The SSH keys that git accepts on commits."""
+        self.gpg_home = self.home / "gnupg"
+        """The GPG keys that git accepts on commits."""
         self._settings = settings
 
     def prepare(self) -> None:
@@ -140,6 +144,7 @@ class PrivateGit:
         environment |= {
             "HOME": str(self.home),
             "XDG_CONFIG_HOME": str(self.home),
+            "GNUPGHOME": str(self.gpg_home),
             "LC_ALL": "C",
             "GIT_CONFIG_GLOBAL": str(self.home / ".gitconfig"),
             "GIT_CONFIG_SYSTEM": os.devnull,
@@ -209,6 +214,9 @@ class PrivateGit:
             "maintenance": [("auto", "false")],
             "fetch": [("recurseSubmodules", "false"), ("writeCommitGraph", "false")],
             "submodule": [("recurse", "false")],
+            f"gpg {_quote_value('ssh')}": [("allowedSignersFile", str(self.signers_file))],
+            # An X.509 signature is checked against the host's certificates, which nobody named.
+            f"gpg {_quote_value('x509')}": [("program", os.devnull)],
             "protocol": [("version", "2"), ("allow", "never")],
             "safe": [("directory", name) for name in self._own_folders()],
             f"remote {_quote_value(REMOTE)}": [("url", url), ("tagOpt", "--no-tags")],

@@ -1,7 +1,8 @@
-"""What is wrong in fleet.yaml beyond its schema: times that do not exist."""
+"""What is wrong in fleet.yaml beyond its schema: times that do not exist, keys that are none."""
 
 from reconciler.config_repo.build import build_policy
 from reconciler.config_repo.documents import Document
+from reconciler.config_repo.keyring import parse_signer
 from reconciler.config_repo.yaml_text import Mistake
 from reconciler.planning.freeze import find_mistake
 
@@ -9,9 +10,20 @@ from reconciler.planning.freeze import find_mistake
 def find_rule_mistakes(document: Document) -> list[Mistake]:
     """Return what no node could follow in a fleet.yaml that its schema allows."""
     mistakes = []
-    for index, freeze in enumerate(build_policy(document).freezes):
+    policy = build_policy(document)
+    for index, freeze in enumerate(policy.freezes):
         found = find_mistake(freeze)
         if found is not None:
             field, message = found
             mistakes.append(document.complain(message, "freezes", index, field))
+    for index, line in enumerate(policy.signatures.ssh):
+        if parse_signer(line) is None:
+            mistakes.append(document.complain(_NO_SIGNER, "signatures", "ssh", index))
     return mistakes
+
+
+# Taken as it is, such a line could leave nobody who may sign the commit that repairs it.
+_NO_SIGNER = (
+    "is not a line of an allowed signers file; write it as `alice@example.com` and the text of the"
+    ' key\'s .pub file, with options such as valid-before="20270101Z" between them'
+)

@@ -1,14 +1,19 @@
-"""Follows the config repo: what its newest readable commit asks of this node.
+"""Follows the config repo: what its newest commit that may be followed asks of this node.
 
-The mirror on disk is the cache that lets a node start while the git server is away.
+Each look is fetch, check, read: a commit that is not signed as it must be is not read, and what
+was followed before stays in force. The mirror on disk is the cache that lets a node start while
+the git server is away.
 """
 
 import time
 
 from reconciler.config_repo.desired import ConfigRepo
 from reconciler.config_repo.mirror import Mirror
+from reconciler.config_repo.signatures import UnverifiedError
+from reconciler.config_repo.trust import Trust
 from reconciler.errors import ReconcilerError
-from reconciler.model import Commit, Desired, Unavailable
+from reconciler.model import Commit, Condition, Desired, Unavailable
+from reconciler.planning.conditions import SIGNATURES_OFF, SOURCE_VERIFIED
 from reconciler.threads import run_beside
 
 STALE = "Stale"
@@ -18,35 +23,62 @@ STALE = "Stale"
 class GitWatch:
     """The newest desired state, and why it may not be the newest."""
 
-    def __init__(self, mirror: Mirror, repo: ConfigRepo) -> None:
+    def __init__(self, mirror: Mirror, repo: ConfigRepo, trust: Trust) -> None:
         self._mirror = mirror
         self._repo = repo
+        self._trust = trust
         self.desired: Desired | None = None
         self.trouble: Unavailable | None = Unavailable(STALE, "the config repo was not fetched yet")
+        self.source_verified: Condition = SIGNATURES_OFF
+        """Whether the newest commit may be followed, and what its signature has to do with it."""
+        self.unverified: Commit | None = None
+        """The newest commit, where it may not be followed."""
         self.fetched_at_seconds: float | None = None
         """When a fetch last succeeded, Unix time."""
 
     async def restore(self) -> None:
         """Read what the mirror on disk holds, without the network."""
         try:
-            commit = await run_beside(self._mirror.head, "git head")
+            commit = await run_beside(self._trust.find_start, "git head")
             if commit is not None:
-                self.desired = await self._read(commit)
+                self._note(commit, await self._consider(commit))
         except ReconcilerError as error:
             self.trouble = Unavailable(error.reason, str(error))
 
     async def poll(self) -> bool:
         """Fetch once and return whether anything is other than before."""
-        before = (self.desired, self.trouble)
+        before = (self.desired, self.trouble, self.source_verified)
         try:
-            commit = await run_beside(self._mirror.fetch, "git fetch")
-            if self.desired is None or self.desired.commit != commit:
-                self.desired = await self._read(commit)
+            newest = await run_beside(self._mirror.fetch, "git fetch")
+            refusal = await self._consider(newest)
+            if refusal is not None and self.desired is None:
+                # The mirror could not be read at the start and has been repaired since.
+                last = await run_beside(self._trust.find_start, "git head")
+                if last is not None:
+                    await self._consider(last)
+            self._note(newest, refusal)
             self.trouble = None
             self.fetched_at_seconds = time.time()
         except ReconcilerError as error:
             self.trouble = Unavailable(error.reason, str(error))
-        return (self.desired, self.trouble) != before
+        return (self.desired, self.trouble, self.source_verified) != before
 
-    async def _read(self, commit: Commit) -> Desired:
-        return await run_beside(lambda: self._repo.read(commit), "git read")
+    async def _consider(self, commit: Commit) -> UnverifiedError | None:
+        """Follow the commit, or return why it may not be followed."""
+        if self.desired is not None and self.desired.commit == commit:
+            await run_beside(self._trust.save, "git trust")
+            return None
+        try:
+            signer = await run_beside(lambda: self._trust.check(commit), "git verify")
+        except UnverifiedError as error:
+            return error
+        self.desired = desired = await run_beside(lambda: self._repo.read(commit), "git read")
+        await run_beside(lambda: self._trust.follow(desired, signer), "git trust")
+        return None
+
+    def _note(self, newest: Commit, refusal: UnverifiedError | None) -> None:
+        if refusal is None:
+            self.unverified, self.source_verified = None, self._trust.describe()
+            return
+        self.unverified = newest
+        self.source_verified = Condition(SOURCE_VERIFIED, False, refusal.reason, str(refusal))
