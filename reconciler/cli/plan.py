@@ -5,7 +5,6 @@ version that is missing, something that does not fit), or git could not be read;
 revision, or wrong usage.
 """
 
-import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,8 +59,6 @@ def plan(base: str | None, head: str | None, folder: Path, worktree: bool, form:
     """
     if worktree and head is not None:
         raise click.UsageError("give HEAD or --worktree, not both")
-    # Ends soon, and what it makes is needed to the end: collecting cycles would only take time.
-    gc.disable()
     try:
         preview = preview_change(folder, base, head, is_worktree=worktree)
     except GitError as error:
@@ -82,9 +79,7 @@ def preview_change(
     checkout = Checkout(folder)
     sides = read_sides(checkout, base, head, is_worktree=is_worktree)
     pairs, undecided = pair_nodes(sides.base, sides.head)
-    paths = {
-        before.path for pair in pairs for before, _ in pair.changed.values() if before is not None
-    }
-    past = read_past(checkout, sides.base.commit.id, sorted(paths))
+    paths = sorted({path for pair in pairs for path in pair.eventful})
+    past = read_past(checkout, sides.base.commit.id, paths)
     available = list_all(find_queries(pairs))
     return make_preview(sides.base, sides.head, pairs, undecided, past, available, time.time())

@@ -1,12 +1,10 @@
 """From the course that a node takes to what a person wants to know of each model."""
 
-from collections.abc import Mapping
-
 from reconciler.model import Ask, Deployment, Outcome, Phase
 from reconciler.preview.catalog import Bytes, Catalog
 from reconciler.preview.pairs import Pair
-from reconciler.preview.report import Action, LabelMove, Usage
-from reconciler.preview.simulate import Course, Look, Versions
+from reconciler.preview.report import Action, LabelMove
+from reconciler.preview.simulate import Course, Look
 from reconciler.preview.standing import Standing
 
 _NONE: frozenset[int] = frozenset()
@@ -93,57 +91,3 @@ def _find_label_moves(before: Ask | None, after: Ask | None) -> tuple[LabelMove,
         for label in sorted(old.keys() | new.keys())
         if old.get(label) != new.get(label)
     )
-
-
-def find_usages(
-    pair: Pair, standing: Standing, course: Course, catalog: Catalog
-) -> tuple[Usage, ...]:
-    """Return what the pair's nodes use of their group's quotas, those that are set."""
-    quota = pair.head.group.quota if pair.head.group else None
-    if quota is None:
-        return ()
-    sizes, unsized = _find_sizes(pair, standing, catalog)
-    start = course.looks[0].loaded
-    end = {
-        item.model: catalog.find_versions(item) for item in pair.head.deployments if not item.stop
-    }
-
-    def total(versions: Versions) -> int:
-        return sum(sizes.get((m, v), 0) for m, found in versions.items() for v in found)
-
-    def count(versions: Versions) -> int:
-        return sum(1 for found in versions.values() if found)
-
-    after_bytes = total(end)
-    usages = []
-    if quota.disk_bytes is not None:
-        peak = max(after_bytes, *(total(look.on_disk) for look in course.looks))
-        usages.append(Usage("disk", total(start), after_bytes, peak, quota.disk_bytes, unsized))
-    if quota.models is not None:
-        peak = max(count(end), *(count(look.loaded) for look in course.looks))
-        usages.append(Usage("models", count(start), count(end), peak, quota.models))
-    if quota.memory_bytes is not None:
-        peak = max(after_bytes, *(total(look.loaded) for look in course.looks))
-        usages.append(Usage("memory", total(start), after_bytes, peak, quota.memory_bytes, unsized))
-    return tuple(usages)
-
-
-def _find_sizes(
-    pair: Pair, standing: Standing, catalog: Catalog
-) -> tuple[Mapping[tuple[str, int], int], tuple[str, ...]]:
-    """Return the size of (model, version) wherever it is known, and the models where it is not."""
-    sizes: dict[tuple[str, int], int] = {}
-    unsized = set()
-    for model, versions in standing.local.versions.items():
-        for version, local in versions.items():
-            sizes[model, version] = local.size_bytes
-    for deployment in (*pair.base.deployments, *pair.head.deployments):
-        if deployment.stop:
-            continue
-        for version in catalog.find_versions(deployment):
-            known = catalog.find_bytes(deployment, version)
-            if known.size_bytes is None:
-                unsized.add(deployment.model)
-            else:
-                sizes[deployment.model, version] = known.size_bytes
-    return sizes, tuple(sorted(unsized))

@@ -46,6 +46,13 @@ class Pair:
             if before.get(model) != after.get(model)
         }
 
+    @property
+    def eventful(self) -> set[str]:
+        """Paths of the base's deployments of which it matters what nodes still have on disk."""
+        if self.base.policy.keep != self.head.policy.keep:
+            return {deployment.path for deployment in self.base.deployments}
+        return {before.path for before, _ in self.changed.values() if before is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Undecided:

@@ -22,6 +22,8 @@ MAX_COMMITS = 500
 MAX_STATES = 20
 """States of one deployment that are read."""
 
+_MAX_PATHSPECS = 1000
+"""More are asked for by their folder: a command line has a length that the system takes."""
 _NO_BLOB = "0" * 40
 _Ids = tuple[str, str]
 """Blob ids of a deployment's file and of its lock."""
@@ -50,6 +52,9 @@ def _read_changes(
 ) -> dict[int, dict[str, str]]:
     """Return for each commit, newest first, what the files that it changed were before it."""
     names = {checkout.path_in_repo(path): path for path in paths}
+    specs = list(names)
+    if len(specs) > _MAX_PATHSPECS:
+        specs = sorted({checkout.path_in_repo(path.partition("/")[0]) for path in names.values()})
     output = checkout.git(
         "log",
         "--no-show-signature",
@@ -63,7 +68,7 @@ def _read_changes(
         "-z",
         base_id,
         "--",
-        *(f":(literal){name}" for name in names),
+        *(f":(literal){spec}" for spec in specs),
     )
     changes: dict[int, dict[str, str]] = defaultdict(dict)
     commit = 0

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from reconciler.model import Available
 from reconciler.planning.steps import Limits
-from reconciler.preview.actions import find_actions, find_usages
+from reconciler.preview.actions import find_actions
 from reconciler.preview.catalog import Catalog
 from reconciler.preview.pairs import Pair, Side, Undecided
 from reconciler.preview.remarks import (
@@ -16,6 +16,7 @@ from reconciler.preview.remarks import (
 from reconciler.preview.report import Action, ModelAction, NodeUsage, Preview, Remark
 from reconciler.preview.simulate import simulate
 from reconciler.preview.standing import Past, stand
+from reconciler.preview.usages import find_scope, find_sizes, find_usages
 
 
 def make_preview(
@@ -36,11 +37,13 @@ def make_preview(
     for pair in pairs:
         standing = stand(pair.base, past, catalog)
         asked = [after for _, after in pair.changed.values() if after is not None]
-        course = simulate(standing, pair.head, catalog.assume(asked), limits)
+        sizes = find_sizes(pair, standing, catalog)
+        scope = find_scope(pair, sizes, catalog)
+        course = simulate(standing, pair.head, catalog.assume(asked), limits, scope)
         actions = find_actions(pair, standing, course, catalog)
         for action in actions:
             nodes.setdefault(action, set()).update(pair.nodes)
-        used = find_usages(pair, standing, course, catalog)
+        used = find_usages(pair, course, sizes, catalog)
         if used:
             usages.append(NodeUsage(pair.group, pair.nodes, used))
         remarks += find_node_remarks(pair, course, actions, used, catalog)

@@ -13,6 +13,7 @@ from reconciler.model import (
     Local,
     LocalVersion,
     Outcome,
+    Quota,
     Served,
     ServerConfig,
     State,
@@ -79,6 +80,8 @@ class _Node:
     on_disk: dict[str, dict[int, LocalVersion]]
     states: dict[str, dict[int, VersionStatus]]
     local: Local
+    resting: Look
+    """Models that are left out of the play, because they stay as they are."""
     now: float = _LOOK_SECONDS
     steps: list[Step] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
@@ -93,11 +96,13 @@ class _Node:
         )
 
     def note(self) -> None:
-        loaded = {
+        loaded = dict(self.resting.loaded) | {
             model: frozenset(v for v, status in states.items() if is_available(status))
             for model, states in self.states.items()
         }
-        on_disk = {model: frozenset(versions) for model, versions in self.on_disk.items()}
+        on_disk = dict(self.resting.on_disk) | {
+            model: frozenset(versions) for model, versions in self.on_disk.items()
+        }
         self.looks.append(Look(loaded, on_disk))
 
     def carry_out(self, made: Plan) -> None:
@@ -130,15 +135,19 @@ class _Node:
             self.states[model] = states | dict.fromkeys(asked, VersionStatus(State.AVAILABLE))
 
 
-def simulate(standing: Standing, desired: Desired, available: Available, limits: Limits) -> Course:
-    """Return what a node that stands so does until it is as `desired`, or can do no more."""
-    node = _Node(
-        memory=standing.memory,
-        restart_config=standing.restart_config,
-        on_disk={model: dict(found) for model, found in standing.local.versions.items()},
-        states={model: dict(states) for model, states in standing.served.models.items()},
-        local=standing.local,
-    )
+def simulate(
+    standing: Standing,
+    desired: Desired,
+    available: Available,
+    limits: Limits,
+    scope: frozenset[str] | None = None,
+) -> Course:
+    """Return what a node that stands so does until it is as `desired`, or can do no more.
+
+    With a `scope` only those models are played and the quota, which the others share, does not
+    count (see usages.find_scope for when that makes no difference).
+    """
+    node, desired = _set_out(standing, desired, scope)
     node.note()
     for _ in range(_MAX_LOOKS):
         made = plan(node.see(desired, available), node.memory, limits, node.now)
@@ -153,3 +162,34 @@ def simulate(standing: Standing, desired: Desired, available: Available, limits:
             )
         node.note()
     raise AssertionError(f"the plan for node {desired.node} does not come to an end")
+
+
+def _set_out(
+    standing: Standing, desired: Desired, scope: frozenset[str] | None
+) -> tuple[_Node, Desired]:
+    everything = standing.local.versions.keys() | standing.memory.models.keys()
+    played = everything if scope is None else scope
+    if scope is not None and desired.group is not None:
+        desired = replace(
+            desired,
+            group=replace(desired.group, quota=Quota()),
+            deployments=tuple(item for item in desired.deployments if item.model in scope),
+        )
+    memory, served = standing.memory, standing.served.models
+    resting = everything - played
+    node = _Node(
+        memory=replace(memory, models={m: k for m, k in memory.models.items() if m in played}),
+        restart_config={m: ask for m, ask in standing.restart_config.items() if m in played},
+        on_disk={m: dict(found) for m, found in standing.local.versions.items() if m in played},
+        states={m: dict(states) for m, states in served.items() if m in played},
+        local=standing.local,
+        resting=Look(
+            loaded={m: frozenset(served[m]) for m in resting if m in served},
+            on_disk={
+                m: frozenset(standing.local.versions[m])
+                for m in resting
+                if m in standing.local.versions
+            },
+        ),
+    )
+    return node, desired
