@@ -18,8 +18,8 @@ _MARK = "\x01"
 # Everything that a person's git configuration could turn on is said here.
 _RAW = (
     "--raw", "-z", "--no-abbrev", "--root", "--full-diff", "--find-renames", "-l2000",
-    "--no-ext-diff", "--no-relative", "--no-color", "--no-show-signature", "--no-notes",
-    f"--format={_MARK}%H %P",
+    "--no-follow", "--no-ext-diff", "--no-relative", "--no-color", "--no-show-signature",
+    "--no-notes", f"--format={_MARK}%H %P",
 )  # fmt: skip
 
 
