@@ -102,7 +102,9 @@ def _node(desired: Desired) -> Condition:
 
 
 def _bucket(available: Available) -> Condition:
-    troubles = [trouble for _, trouble in sorted(available.troubles.items(), key=lambda x: x[0])]
+    # A source may be asked for all versions (None) and for one: the two do not compare.
+    queries = sorted(available.troubles, key=lambda query: (query.source, query.version or 0))
+    troubles = [available.troubles[query] for query in queries]
     if troubles:
         more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
         return Condition(BUCKET_REACHABLE, False, troubles[0].reason, troubles[0].sentence + more)
