@@ -1,7 +1,7 @@
 """From the course that a node takes to what a person wants to know of each model."""
 
 from reconciler.model import Ask, Deployment, Outcome, Phase
-from reconciler.preview.catalog import Bytes, Catalog
+from reconciler.preview.catalog import Bytes, Catalog, hide_unknown
 from reconciler.preview.pairs import Pair
 from reconciler.preview.report import Action, LabelMove
 from reconciler.preview.simulate import Course, Look
@@ -60,7 +60,7 @@ def _describe(
         model=model,
         path=newest.path if newest else "",
         before=known.proven[-1] if start and known.proven else None,
-        after=outcome.wanted if outcome and after and not after.stop else None,
+        after=None if after is None or after.stop else catalog.find_version(after),
         downloads=tuple(look_up(version) for version in sorted(fetched)),
         reused=tuple(sorted(ever - start - set(fetched))),
         loaded=tuple(sorted(ever - start)),
@@ -76,7 +76,7 @@ def _describe(
 def _find_trouble(outcome: Outcome | None) -> str | None:
     if outcome is None or outcome.phase in (Phase.DEPLOYED, Phase.STOPPED):
         return None
-    return outcome.sentence
+    return hide_unknown(outcome.sentence)
 
 
 def _is_dark(look: Look, model: str) -> bool:

@@ -4,6 +4,7 @@ A preview has no node to ask. A lock says files and bytes without any listing; w
 nor bucket answers, the size is unknown and is said to be, instead of being taken for nothing.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -113,3 +114,8 @@ class Catalog:
             if listing is not None and version in listing.snapshots:
                 return listing.snapshots[version]
         return None
+
+
+def hide_unknown(sentence: str) -> str:
+    """Return a sentence of the plan without the number that stands for an unknown version."""
+    return re.sub(rf"\bversion {UNKNOWN_VERSION}\b", "what is there", sentence)

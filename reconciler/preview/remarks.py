@@ -12,7 +12,7 @@ from reconciler.planning.holds import FROZEN, HOLD_REASONS, SUSPENDED, find_node
 from reconciler.planning.outcome import TROUBLES_THAT_PASS
 from reconciler.planning.retention import REMOVALS_HELD
 from reconciler.planning.wording import format_bytes
-from reconciler.preview.catalog import UNKNOWN_VERSION, Catalog
+from reconciler.preview.catalog import UNKNOWN_VERSION, Catalog, hide_unknown
 from reconciler.preview.pairs import Pair, Side, Undecided
 from reconciler.preview.report import Action, Level, ModelAction, Remark, Usage, show_version
 from reconciler.preview.simulate import Course
@@ -55,7 +55,8 @@ def _find_refusals(pair: Pair, course: Course, catalog: Catalog) -> Iterator[Rem
         passes = outcome.reason in (*TROUBLES_THAT_PASS, *HOLD_REASONS)
         is_warning = passes or catalog.is_silence(outcome.reason)
         level = Level.WARNING if is_warning else Level.PROBLEM
-        yield Remark(level, outcome.reason, outcome.sentence, pair.group, model, pair.nodes)
+        sentence = hide_unknown(outcome.sentence)
+        yield Remark(level, outcome.reason, sentence, pair.group, model, pair.nodes)
     for outcome in course.removals:
         if outcome.reason == REMOVALS_HELD:
             yield Remark(

@@ -29,7 +29,8 @@ def summarize(preview: Preview) -> str:
     if any(remark.reason == OVER_QUOTA for remark in preview.remarks):
         text += ", does not fit"
     elif preview.usages and models:
-        text += ", fits"
+        is_sized = not any(usage.unsized for found in preview.usages for usage in found.usages)
+        text += ", fits" if is_sized else ", fits as far as sizes are known"
     if preview.problems:
         text += f"; {count(len(preview.problems), 'problem')} in the files"
     elif not preview.is_possible:
@@ -51,8 +52,8 @@ def headline(action: Action) -> str:
     """Return what the model goes from and to: `41 -> 42`, `new, 42`, `42 -> none`."""
     if action.before is None and action.after is not None:
         return f"none -> {show_version(action.after)}"
-    if action.before == action.after:
-        return show_version(action.after)
+    if action.before == action.after or (action.is_idle and action.after is None):
+        return show_version(action.before)
     return f"{show_version(action.before)} -> {show_version(action.after)}"
 
 
