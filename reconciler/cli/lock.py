@@ -39,6 +39,8 @@ from reconciler.model import Commit, Lock, Problem
 from reconciler.settings import environment_name, parse_duration
 from reconciler.sources.registry import Sources
 
+_OURS = ("fleet.yaml", "groups", "deployments")
+
 
 @dataclass(slots=True)
 class Report:
@@ -98,6 +100,11 @@ def lock(
         raise click.UsageError("--branch and --no-commit go with --update, which makes a commit")
     if branch and no_commit:
         raise click.UsageError("--branch is for the commit that --no-commit leaves out")
+    if not any((folder / name).exists() for name in _OURS):
+        raise click.UsageError(
+            f"{folder} holds neither fleet.yaml nor groups/ nor deployments/; name the folder of"
+            " the config repo by -C"
+        )
     settle_seconds = parse_duration(settle)
     checkout = Checkout(folder) if update and not no_commit else None
     try:
@@ -152,6 +159,7 @@ async def _resolve(
         answers = await asyncio.gather(*map(resolve, due))
     finally:
         sources.close()
+    report.notes += locksmith.remarks
     for entry, answer in zip(due, answers, strict=True):
         if isinstance(answer, Problem):
             report.problems.append(answer)

@@ -81,6 +81,8 @@ class Locksmith:
         self._settle_seconds = settle_seconds
         self._requests = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         self._listings: dict[Query, asyncio.Task[Listing]] = {}
+        self.remarks: set[str] = set()
+        """Why `latest` passed over versions that are higher than what it came to."""
 
     async def lock(
         self, deployment: Deployment, keep: Lock | None = None, *, update: bool = False
@@ -107,13 +109,17 @@ class Locksmith:
         Raises ReconcilerError when that cannot be told.
         """
         listing = await self._list(Query(deployment.source))
-        return _take(None, listing, self._settle_seconds).version
+        found = _take(None, listing, self._settle_seconds)
+        self.remarks.update(item.sentence for item in found.passed_over)
+        return found.snapshot.version
 
     async def _choose_version(self, deployment: Deployment, keep: Lock | None, update: bool) -> int:
         if deployment.version is not None:
             return deployment.version
         if keep is None:
             return await self.find_latest(deployment)
+        if update:
+            await self._list(Query(deployment.source))  # answers what comes next as well
         listing = await self._list_version(deployment.source, keep.version)
         is_there = keep.version in listing.snapshots or keep.version in listing.refused
         if is_there and not update:
@@ -125,7 +131,7 @@ class Locksmith:
 
     async def _find(self, deployment: Deployment, version: int) -> Snapshot:
         listing = await self._list_version(deployment.source, version)
-        return _take(version, listing, self._settle_seconds)
+        return _take(version, listing, self._settle_seconds).snapshot
 
     async def _list_version(self, source: str, version: int) -> Listing:
         whole = self._listings.get(Query(source))
@@ -160,10 +166,10 @@ class Locksmith:
             return await read_sums(source, snapshot)
 
 
-def _take(version: int | None, listing: Listing, settle_seconds: float) -> Snapshot:
+def _take(version: int | None, listing: Listing, settle_seconds: float) -> Resolved:
     found = resolve(version, listing, settle_seconds)
     if isinstance(found, Resolved):
-        return found.snapshot
+        return found
     raise UnfitVersionError(found.sentence, found.reason, version)
 
 

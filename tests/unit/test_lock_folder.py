@@ -122,6 +122,26 @@ def test_latest_stays_where_it_is_locked_until_it_is_updated(stage: Stage) -> No
     assert stage.read().version == 3
 
 
+def test_another_source_is_locked_anew(stage: Stage) -> None:
+    stage.lock()
+    for version in (2, 3):
+        stage.put(version, "ranker2")
+    write_files(
+        stage.folder, {f"{RANKER}.yaml": f"source: {stage.url()}2\nversion: latest\n".encode()}
+    )
+    stage.lock()
+    assert (stage.read().version, stage.read().source) == (3, f"{stage.url()}2")
+
+
+def test_a_higher_version_that_is_passed_over_is_named(stage: Stage) -> None:
+    stage.lock()
+    stage.put(3)
+    (stage.models / "ranker/3/saved_model.pb").unlink()
+    result = stage.lock("--update", "--no-commit")
+    assert result.stdout == "Nothing changed: 1 lock stands as written.\n"
+    assert f"version 3 of {stage.url()} is incomplete: it lacks saved_model.pb" in result.stderr
+
+
 def test_latest_moves_on_when_the_locked_version_is_gone(stage: Stage) -> None:
     stage.lock()
     shutil.rmtree(stage.models / "ranker/2")
@@ -196,7 +216,11 @@ def test_a_broken_lock_is_made_anew(stage: Stage, text: str) -> None:
 
 
 def test_a_lock_that_is_a_link_becomes_a_file(stage: Stage) -> None:
-    (stage.folder / LOCKED).symlink_to("/etc/hostname")
+    stage.lock()
+    (stage.folder / LOCKED).rename(stage.folder / "elsewhere")
+    (stage.folder / LOCKED).symlink_to(stage.folder / "elsewhere")
+    result = stage.run("--check", "--offline")
+    assert (result.exit_code, "symbolic link" in result.stdout) == (1, True)
     stage.lock()
     assert not (stage.folder / LOCKED).is_symlink()
     assert stage.read().version == 2
@@ -372,6 +396,12 @@ def test_an_unknown_model_is_wrong_usage(stage: Stage) -> None:
     assert "there is no deployment of 'rankr'; did you mean ranker" in result.stderr
 
 
+def test_a_folder_that_is_no_config_is_wrong_usage(tmp_path: Path) -> None:
+    result = CliRunner().invoke(lock, ["-C", str(tmp_path), "--check"])
+    assert result.exit_code == 2
+    assert "holds neither fleet.yaml nor groups/" in result.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -431,6 +461,10 @@ async def test_each_source_is_listed_once(stage: Stage, monkeypatch: pytest.Monk
     asked.clear()
     await asyncio.to_thread(stage.lock)
     assert asked == [Query(stage.url(), 2)]
+    for arguments in (["--update", "--no-commit"], ["--check"]):
+        asked.clear()
+        await asyncio.to_thread(stage.lock, *arguments)
+        assert asked == [Query(stage.url())]
 
 
 async def test_one_version_of_one_deployment_can_be_locked_by_itself(stage: Stage) -> None:
