@@ -10,7 +10,6 @@ usage.
 
 import asyncio
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +38,7 @@ from reconciler.model import Commit, Lock, Problem
 from reconciler.settings import environment_name, parse_duration
 from reconciler.sources.registry import Sources
 
+_NAMED_FILES = 3
 _OURS = ("fleet.yaml", "groups", "deployments")
 
 
@@ -253,13 +253,14 @@ def _print_text(report: Report, *, check: bool) -> None:
         click.echo(f"Committed {show_id(report.commit.id)} {report.commit.subject}")
         click.echo("Push it, or open a pull request.", err=True)
     else:
-        click.echo("Commit these files, so that the nodes follow them:", err=True)
-        for path in _changed_paths(report):
-            click.echo(f"  {path}", err=True)
+        click.echo(f"Commit {_name_files(report)}, so that the nodes follow.", err=True)
 
 
-def _changed_paths(report: Report) -> Sequence[str]:
-    return sorted([*(change.after.path for change in report.changes), *report.removed])
+def _name_files(report: Report) -> str:
+    paths = sorted([*(change.after.path for change in report.changes), *report.removed])
+    more = len(paths) - _NAMED_FILES
+    named = ", ".join(paths[:_NAMED_FILES])
+    return f"{named} and {more:,} more" if more > 0 else named
 
 
 def _print_json(report: Report) -> None:

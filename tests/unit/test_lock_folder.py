@@ -87,7 +87,7 @@ def stage(tmp_path: Path) -> Stage:
 def test_latest_is_locked_at_the_highest_version(stage: Stage) -> None:
     result = stage.lock()
     assert result.stdout == "ranker locked at 2 in search (5 files, 7.0 kB)\n"
-    assert result.stderr.endswith(f"  {LOCKED}\n")
+    assert result.stderr == f"Commit {LOCKED}, so that the nodes follow.\n"
     locked = stage.read()
     assert (locked.model, locked.source, locked.version) == ("ranker", stage.url(), 2)
     assert set(locked.versions) == {2}
@@ -95,6 +95,14 @@ def test_latest_is_locked_at_the_highest_version(stage: Stage) -> None:
     assert stage.text() == render_lock(locked)
     fleet = read_folder(stage.folder)
     assert (fleet.problems, fleet.deployments[f"{RANKER}.yaml"].lock) == ([], locked)
+
+
+def test_the_files_to_commit_stay_on_one_line(stage: Stage) -> None:
+    for number in range(5):
+        stage.put(1, f"m{number}")
+        stage.deploy(name=f"deployments/search/m{number}")
+    (line,) = stage.lock().stderr.splitlines()
+    assert "deployments/search/m2.lock.yaml and 3 more, so that" in line
 
 
 def test_a_pin_and_its_labels_are_locked(stage: Stage) -> None:
