@@ -20,7 +20,7 @@ import click
 from reconciler.cli.bytes_check import Offer, check_bytes
 from reconciler.cli.options import folder_option
 from reconciler.config_repo.checkout import Checkout, show_id
-from reconciler.config_repo.commits import commit_files, find_branch
+from reconciler.config_repo.commits import commit_files, count_behind, find_branch
 from reconciler.config_repo.history import UnknownModelError
 from reconciler.config_repo.lock_resolve import resolve_lock
 from reconciler.config_repo.proposal import NO_WAY_BACK, Proposal, propose_pin, propose_way_back
@@ -220,11 +220,8 @@ def _carry_out(
     offer = Offer(command, subject.serves)
     for note in (*proposal.notes, *_check(subject, deployment, offer, sources)):
         _note(note)
-    if deployment.version is None and asked is not None and subject.serves != asked:
-        _note(
-            f"`version: latest` stays, so the next `reconciler lock --update` proposes the newest"
-            f" version again; `reconciler pin {subject.key} {asked}` holds it"
-        )
+    if wishes.branch is None and (behind := count_behind(subject.checkout)):
+        _note(f"this branch lacks {behind} of the commits of its upstream; `git pull` them first")
     if wishes.dry_run:
         return
     if not wishes.yes and sys.stdin.isatty():

@@ -53,6 +53,14 @@ def find_branch(checkout: Checkout) -> str | None:
         return None
 
 
+def count_behind(checkout: Checkout) -> int:
+    """Return how many commits of its upstream, as last fetched, the current branch lacks."""
+    try:
+        return int(checkout.git("rev-list", "--count", "HEAD..@{upstream}"))
+    except GitError:
+        return 0  # it has none
+
+
 def _leave_branch(checkout: Checkout, branch: str, start: str | None) -> None:
     # Both are at the same commit, so no file changes. The first error is the one to be heard.
     with suppress(GitError):

@@ -42,15 +42,14 @@ def propose_way_back(
     """
     step = find_step(subject.steps, target.state) if target.state else None
     pair = undo(subject.checkout, subject.pair, step, target) if step else None
+    if pair is not None and pair.lock is None and subject.requires_lock:
+        step = pair = None  # locks came in with this change, and nodes refuse to go without by now
     if step is None or pair is None:
         proposal = _set_version_back(subject, target, reason, lock_anew)
-        return replace(proposal, notes=(*_explain_conflict(step), *proposal.notes))
-    if step.is_revertible:
-        message = revert_message(step.commit, reason)
-        return Proposal(pair, f"reverting {_cite(step)}", message)
-    body = f"Takes back what {step.commit.id} changed in it."
-    message = write_message(_title("Roll back", subject, target.version), body, reason)
-    return Proposal(pair, f"taking back what {_cite(step)} changed in it", message)
+        proposal = replace(proposal, notes=(*_explain_conflict(step), *proposal.notes))
+    else:
+        proposal = _take_back(subject, target, step, pair, reason)
+    return replace(proposal, notes=(*proposal.notes, *_warn_of_latest(subject, proposal.pair)))
 
 
 def propose_pin(
@@ -70,6 +69,17 @@ def propose_pin(
     make = lock_anew if subject.needs_lock else None
     pair = set_back(subject.checkout, subject.pair, line, target, subject.steps, make)
     return Proposal(pair, "setting its version", write_message(title, reason))
+
+
+def _take_back(
+    subject: Subject, target: Target, step: Step, pair: Pair, reason: str | None
+) -> Proposal:
+    if step.is_revertible:
+        message = revert_message(step.commit, reason)
+        return Proposal(pair, f"reverting {_cite(step)}", message)
+    body = f"Takes back what {step.commit.id} changed in it."
+    message = write_message(_title("Roll back", subject, target.version), body, reason)
+    return Proposal(pair, f"taking back what {_cite(step)} changed in it", message)
 
 
 def _set_version_back(
@@ -100,8 +110,18 @@ def _explain_conflict(step: Step | None) -> list[str]:
     if step is None:
         return []
     return [
-        f"{_cite(step)} cannot be reverted, because later changes touch what it changed; the"
+        f"{_cite(step)} cannot be taken back by itself, because of what was changed since; the"
         " version is set back instead"
+    ]
+
+
+def _warn_of_latest(subject: Subject, pair: Pair) -> list[str]:
+    deployment = pair.read()
+    if deployment.version is not None:
+        return []
+    return [
+        "`version: latest` stays, so the next `reconciler lock --update` proposes the newest"
+        f" version again; `reconciler pin {subject.key} {deployment.named_version}` holds it"
     ]
 
 

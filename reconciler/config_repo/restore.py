@@ -133,6 +133,8 @@ def set_back(
         pair = replace(bare, lock=render_lock(known).encode())
         if _fits(pair, target):
             return pair
+        # Also under `latest`: what that comes to by now is not what is gone back to.
+        deployment = replace(deployment, version=target.version)
     return replace(bare, lock=render_lock(lock_anew(deployment, known)).encode())
 
 
