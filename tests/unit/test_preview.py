@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.config_repo.assemble import Fleet
+from reconciler.config_repo.assemble import File, Fleet
+from reconciler.config_repo.documents import Broken
+from reconciler.config_repo.layout import Kind, Place
 from reconciler.model import (
     Available,
     Commit,
@@ -301,6 +303,35 @@ def test_problems_of_the_head_are_kept_apart() -> None:
     head.problems.append(problem)
     found = preview(fleet(deployment("a", 1)), head, bucket())
     assert (found.problems, found.is_possible) == ((problem,), False)
+
+
+def test_keeping_fewer_versions_deletes_those_of_models_that_do_not_change() -> None:
+    item = deployment("a", 3)
+    past = {item.path: [item, deployment("a", 2), deployment("a", 1)]}
+    base, head = (fleet(item, policy=Policy(keep=keep)) for keep in (2, 0))
+    pairs, _ = pair_nodes(Side(BASE, base), Side(HEAD, head))
+    assert [pair.eventful for pair in pairs] == [{item.path}]
+    found = preview(base, head, bucket(a=[3]), past)
+    assert [item.version for item in found.actions[0].action.deleted] == [1, 2]
+
+
+def test_a_node_of_which_the_head_leaves_its_group_open_is_undecided() -> None:
+    item = deployment("a", 1)
+    problem = Problem("groups/g.yaml", 1, 1, "wrong")
+    place = File("groups/g.yaml", Place(Kind.GROUP, group="g"), "", Broken(()))
+    head = Fleet(problems=[problem], broken={place.path: (place, problem)})
+    found = preview(fleet(item, nodes=1), head, bucket())
+    assert remark(found, "Undecided").nodes == ("n1",)
+    assert found.models == []
+    assert not found.is_possible
+
+
+def test_a_base_with_problems_is_noted() -> None:
+    base = fleet(deployment("a", 1))
+    base.problems.append(Problem("fleet.yaml", 1, 1, "wrong"))
+    found = preview(base, fleet(deployment("a", 2)), bucket(a=[1, 2]))
+    assert remark(found, "BaseHasProblems").level is Level.NOTE
+    assert found.is_possible
 
 
 # --- what fits ----------------------------------------------------------------------------------
