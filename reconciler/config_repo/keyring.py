@@ -20,6 +20,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 
 from reconciler.config_repo.git_errors import DISK_FULL, MIRROR_UNWRITABLE
 from reconciler.config_repo.private_git import PrivateGit
@@ -45,6 +46,7 @@ _SIGNER = re.compile(
     r"(?P<type>[a-z][a-z0-9@.+-]+)\s+(?P<key>AAAA[A-Za-z0-9+/]+={0,2})(?:\s.*)?"
 )
 _TIME_OPTION = re.compile(r'(?:^|,)(valid-after|valid-before)="(\d+)(Z?)"(?=,|$)', re.IGNORECASE)
+_NAMESPACES = re.compile(r'(?:^|,)namespaces="([^"]*)"', re.IGNORECASE)
 _TIME_FORMATS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 
@@ -56,6 +58,8 @@ class SshSigner:
     fingerprint: str
     after_seconds: float = -math.inf
     before_seconds: float = math.inf
+    is_for_git: bool = True
+    """Whether the line lets the key sign commits, and not files alone, say."""
 
     def may_sign_at(self, moment_seconds: float) -> bool:
         """Tell whether the moment lies within the time that the line gives the key."""
@@ -87,12 +91,14 @@ def parse_signer(line: str) -> SshSigner | None:
         f"SHA256:{digest}",
         times.get("valid-after", -math.inf),
         times.get("valid-before", math.inf),
+        _is_for_git(options),
     )
 
 
 def parse_signers(lines: Iterable[str]) -> tuple[SshSigner, ...]:
-    """Return the lines that can be used."""
-    return tuple(signer for line in lines if (signer := parse_signer(line)) is not None)
+    """Return the lines that can be used for commits."""
+    found = (parse_signer(line) for line in lines)
+    return tuple(signer for signer in found if signer is not None and signer.is_for_git)
 
 
 def _find_times(options: str) -> list[tuple[str, str, str]]:
@@ -100,6 +106,13 @@ def _find_times(options: str) -> list[tuple[str, str, str]]:
     if len(found) != len(re.findall(r"valid-(?:after|before)", options, re.IGNORECASE)):
         raise ValueError(options)  # one that is not understood must not be taken for none
     return found
+
+
+def _is_for_git(options: str) -> bool:
+    namespaces = _NAMESPACES.search(options)
+    if namespaces is None or "!" in namespaces[1]:
+        return True  # what is excluded is left to ssh-keygen
+    return any(fnmatchcase("git", pattern) for pattern in namespaces[1].split(","))
 
 
 def _parse_time(digits: str, zone: str) -> float:
