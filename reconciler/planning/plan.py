@@ -28,6 +28,7 @@ from reconciler.planning.goals import (
     set_target,
 )
 from reconciler.planning.holds import PAUSED, Hold, find_hold, find_node_hold, has_no_past
+from reconciler.planning.locks import LOCK_MISMATCH
 from reconciler.planning.memory import Memory, ModelMemory, is_active, observe, without_ghosts
 from reconciler.planning.outcome import (
     DOWNLOADING,
@@ -300,8 +301,10 @@ def _fetches(
             continue
         for version, snapshot in sorted(target.snapshots.items()):
             failure = memory.of(model).fetch_failures.get(version)
-            waits = failure and failure.digest == snapshot.digest and now < failure.retry_at
-            if (model, version) not in room and not waits:
+            is_same = failure and failure.digest == snapshot.digest
+            # Bytes that are not the locked ones stay that; a new lock forgets the failure.
+            waits = failure and (now < failure.retry_at or failure.reason == LOCK_MISMATCH)
+            if (model, version) not in room and not (is_same and waits):
                 locked = target.deployment.locked(version)
                 reason = f"{target.deployment.path} wants version {version}"
                 yield Fetch(model, snapshot, reason, locked.sha256 if locked else {})

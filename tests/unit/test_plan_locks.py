@@ -7,11 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.model import Available, Deployment, Lock, Phase, Query, Quota, State
+from reconciler.planning.events import FetchFailed, fold
 from reconciler.planning.goals import fingerprint, wanted_queries
 from reconciler.planning.locks import LOCK_MISMATCH, lock_snapshot
 from reconciler.planning.memory import Memory, ModelMemory
+from reconciler.planning.plan import plan
 from reconciler.planning.steps import Fetch, World
 from tests.unit.worlds import (
+    LIMITS,
+    NOW,
     SIZE,
     available,
     deployment,
@@ -105,6 +109,19 @@ def test_other_bytes_than_the_locked_ones_are_refused_and_named() -> None:
     assert "a.lock.yaml" in outcome.sentence
     assert "saved_model.pb was written last" in outcome.sentence
     assert "version 1 goes on serving" in outcome.sentence
+
+
+def test_a_download_that_was_not_what_is_locked_is_not_tried_again_before_another_lock() -> None:
+    listed = available(listing("a", 2, pin=2))
+    found = world(locked("a", 2), listed=listed)
+    digest = snapshot("a", 2).digest
+    memory = make_plan(found, remembered({"a": [1]})).memory
+    memory = fold(memory, FetchFailed("a", 2, digest, LOCK_MISMATCH, "other sums"), NOW)
+    later = plan(found, memory, LIMITS, NOW + 3600)
+    assert fetches(later) == []
+    assert later.outcomes[0].reason == LOCK_MISMATCH
+    relocked = replace(deployment("a", None), lock=lock("a", 2, 3))
+    assert fetches(make_plan(replace(found, desired=desired(relocked)), memory)) == [("a", 2)]
 
 
 def test_a_locked_version_that_is_gone_is_named() -> None:
