@@ -28,6 +28,13 @@ class NodeKeys:
     ssh: tuple[str, ...] = ()
     gpg: tuple[str, ...] = ()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether fleet.yaml has no say in what must be signed, or by whom."""
+        return self.mode is not None and (
+            self.mode is SignatureMode.OFF or bool(self.ssh or self.gpg)
+        )
+
 
 def read_node_keys(settings: Settings) -> NodeKeys:
     """Return the node's own mode and keys.

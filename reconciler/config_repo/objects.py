@@ -129,6 +129,15 @@ class Objects:
         revisions = [commit_id, f"^{since}"] if since else [commit_id]
         return self._run(command, revisions).decode().split()[::-1]
 
+    def list_changes(self, commit_id: str, since: str, path: str, limit: int) -> list[str]:
+        """Return the new commits of the branch itself that changed the file at `path`.
+
+        As in `list_new`; of a merged branch the merge alone counts, as what the branch became.
+        """
+        command = ["rev-list", "--first-parent", "--topo-order", f"--max-count={limit}"]
+        command += [commit_id, f"^{since}", "--", f":(literal){path}"]
+        return self._run(command).decode().split()[::-1]
+
     def read_signatures(self, commit_ids: Sequence[str]) -> list[Signature]:
         """Return what git says of each commit's signature, by the keys in its private home."""
         rows = self._log(commit_ids, (*_LOG_FIELDS, "%G?", "%GF", "%GK", "%GS"))

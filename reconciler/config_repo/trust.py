@@ -14,27 +14,25 @@ Someone who may push anything decides then; keys given to the node close that ga
 What is refused is not read for anything but this check, and changes nothing.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
+from reconciler.config_repo import trusted_file
 from reconciler.config_repo.desired import FLEET_FILE, ConfigRepo
 from reconciler.config_repo.keyring import Keyring, parse_signers
 from reconciler.config_repo.mirror import Mirror
 from reconciler.config_repo.node_keys import NodeKeys, read_node_keys
-from reconciler.config_repo.objects import check_object_id
 from reconciler.config_repo.private_git import MirrorSettings, PrivateGit
 from reconciler.config_repo.signatures import (
+    KEY_NOT_YET_VALID,
     VERIFIER_MISSING,
     UnverifiedError,
     Verifier,
     show_commit,
 )
+from reconciler.config_repo.trusted_file import Trusted
 from reconciler.errors import SettingsError
-from reconciler.files import write_atomically
 from reconciler.model import Commit, Condition, Desired
 from reconciler.planning.conditions import SIGNATURES_OFF, SOURCE_VERIFIED
 from reconciler.policy import SignatureMode, Signatures
@@ -50,18 +48,10 @@ KEYS_UNREADABLE = "KeysUnreadable"
 VERIFIED = "Verified"
 
 MAX_RANGE = 10_000
-_MAX_BYTES = 16 * 1024 * 1024
+"""Commits verified at once: some minutes' work."""
+MAX_STEPS = 1_000
+"""Changes of fleet.yaml gone through one by one, the newest of them."""
 _SHOWN_ID = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Trusted:
-    """The commit that was followed last, and by its rules who may sign the next."""
-
-    commit_id: str
-    signatures: Signatures
-    signer: str = ""
-    """Who signed it; empty where nobody asked."""
 
 
 class Trust:
@@ -83,7 +73,7 @@ class Trust:
         self._file = settings.state_dir / "trusted.json"
         self._origin = f"{mirror.origin} {settings.branch}"
         self._node_keys = read_node_keys(settings)
-        self._trusted = self._saved = _load(self._file, self._origin)
+        self._trusted = self._saved = trusted_file.load(self._file, self._origin)
         self._is_unwritable = False
         self._refused: tuple[object, UnverifiedError] | None = None
 
@@ -113,29 +103,19 @@ class Trust:
         except SettingsError as error:
             # Without them nobody can be told apart, and the fleet's keys are not to stand in.
             raise self._refuse(UnverifiedError(f"{error}", KEYS_UNREADABLE)) from None
-        rules = choose_rules(self._find_fleet_rules(commit), self._node_keys)
-        if rules.mode is SignatureMode.OFF:
-            return ""
-        now_seconds = self._now_seconds()
-        signers = parse_signers(rules.ssh)
-        in_force = tuple(signer for signer in signers if signer.may_sign_at(now_seconds))
-        question = (commit.id, trusted, rules, in_force)
+        question = (commit.id, trusted, self._node_keys)
         if self._refused is not None and self._refused[0] == question:
             raise self._refused[1]
+        reasons: set[str] = set()
         try:
-            if not signers and not rules.gpg:
-                raise UnverifiedError(_NO_KEYS, NO_ALLOWED_KEYS)
-            commit_ids = self._find_unchecked(commit, rules.mode)
-            self._keyring.install(in_force, rules.gpg)
-            signer = Verifier(self._mirror, signers, now_seconds).check(commit_ids)
+            return self._check_by_steps(commit, reasons)
         except UnverifiedError as error:
             refusal = self._refuse(error)
-            # A verdict on the same question stays the same, and costs nothing at the next poll;
-            # but a missing command may be there by then.
-            if error.reason != VERIFIER_MISSING:
-                self._refused = (question, refusal)
+            # The same question has the same answer, and costs nothing at the next poll, unless
+            # time or a person at this machine may change it.
+            is_lasting = not {error.reason, *reasons} & {VERIFIER_MISSING, KEY_NOT_YET_VALID}
+            self._refused = (question, refusal) if is_lasting else None
             raise refusal from None
-        return signer
 
     def follow(self, desired: Desired, signer: str) -> None:
         """Remember a commit that passed the check and was read."""
@@ -153,8 +133,7 @@ class Trust:
         if self._trusted is None or self._trusted == self._saved:
             return
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._file, _dump(self._origin, self._trusted), mode=0o600)
+            trusted_file.save(self._file, self._origin, self._trusted)
         except OSError as error:
             # A restart would begin with an older commit, and check once more what came after it.
             if not self._is_unwritable:
@@ -182,6 +161,8 @@ class Trust:
         return choose_rules(fleet, self._node_keys).mode is not SignatureMode.OFF
 
     def _find_fleet_rules(self, commit: Commit) -> Signatures:
+        if self._node_keys.is_complete:
+            return Signatures()
         if self._trusted is not None:
             return self._trusted.signatures
         policy = self._repo.read_policy(commit)
@@ -190,34 +171,80 @@ class Trust:
 
     # --- the commits --------------------------------------------------------------------------
 
-    def _find_unchecked(self, commit: Commit, mode: SignatureMode) -> list[str]:
-        """Return the commits that must be signed for `commit` to be followed."""
-        if self._trusted is None:
-            return [commit.id]
-        trusted_id = self._trusted.commit_id
+    def _check_by_steps(self, commit: Commit, reasons: set[str]) -> str:
+        """Return who signed the commit, by the rules that were trusted when it was made.
+
+        `reasons` takes why a change of the rules on the way was not followed.
+        """
+        fleet = self._find_fleet_rules(commit)
+        base_id = self._trusted.commit_id if self._trusted else None
+        for step in self._find_steps(commit):
+            try:
+                self._check_by_rules(step, base_id, fleet)
+            except UnverifiedError as error:
+                # As on a node that saw it alone: it changes no rule, unless what follows vouches.
+                reasons.add(error.reason)
+                continue
+            base_id, policy = step.id, self._repo.read_policy(step)
+            fleet = policy.signatures if policy else fleet
+        return self._check_by_rules(commit, base_id, fleet)
+
+    def _find_steps(self, commit: Commit) -> list[Commit]:
+        """Return the commits since the trusted one, before `commit`, that changed fleet.yaml."""
+        if self._trusted is None or self._node_keys.is_complete:
+            return []
+        path = f"{self._settings.path.strip('/')}/{FLEET_FILE}".lstrip("/")
         with self._mirror.objects() as objects:
-            if objects.find_commit(trusted_id) is None:
+            if objects.find_commit(self._trusted.commit_id) is None:
+                return []
+            changes = objects.list_changes(commit.id, self._trusted.commit_id, path, MAX_STEPS)
+            found = [objects.find_commit(commit_id) for commit_id in changes]
+        return [step for step in found if step is not None and step.id != commit.id]
+
+    def _check_by_rules(self, commit: Commit, base_id: str | None, fleet: Signatures) -> str:
+        """Return who signed the commit; all since `base_id` are checked in mode `range`."""
+        rules = choose_rules(fleet, self._node_keys)
+        if rules.mode is SignatureMode.OFF:
+            return ""
+        now_seconds = self._now_seconds()
+        signers = parse_signers(rules.ssh)
+        if not signers and not rules.gpg:
+            raise UnverifiedError(_NO_KEYS, NO_ALLOWED_KEYS)
+        commit_ids = self._find_unchecked(commit, base_id, rules.mode)
+        in_force = [signer for signer in signers if signer.may_sign_at(now_seconds)]
+        self._keyring.install(in_force, rules.gpg)
+        return Verifier(self._mirror, signers, now_seconds).check(commit_ids)
+
+    def _find_unchecked(
+        self, commit: Commit, base_id: str | None, mode: SignatureMode
+    ) -> list[str]:
+        """Return the commits that must be signed for `commit` to be followed after `base_id`."""
+        if base_id is None:
+            return [commit.id]
+        base = f"commit {base_id[:_SHOWN_ID]}"
+        with self._mirror.objects() as objects:
+            if objects.find_commit(base_id) is None:
                 raise UnverifiedError(
-                    f"{show_commit(commit)} does not contain commit {trusted_id[:_SHOWN_ID]}, which"
-                    " this node followed last and which is nowhere any more, so that an old state"
-                    " may have been put back; push a branch that contains it, or delete"
-                    f" {self._file} and restart the agent to trust the branch as it is",
+                    f"{show_commit(commit)} does not contain {base}, which this node followed last"
+                    " and which is nowhere any more, so that an old state may have been put back;"
+                    f" push a branch that contains it, or delete {self._file} and restart the agent"
+                    " to trust the branch as it is",
                     TRUSTED_COMMIT_LOST,
                 )
             limit = MAX_RANGE + 1 if mode is SignatureMode.RANGE else 1
-            new_ids = objects.list_new(commit.id, trusted_id, limit)
+            new_ids = objects.list_new(commit.id, base_id, limit)
         if not new_ids:
             raise UnverifiedError(
-                f"{show_commit(commit)} is older than commit {trusted_id[:_SHOWN_ID]}, which this"
-                " node followed last: the branch was put back by force; to go back, commit a"
-                " revert (git revert) and push it",
+                f"{show_commit(commit)} is older than {base}, which this node followed last: the"
+                " branch was put back by force; to go back, commit a revert (git revert) and push"
+                " it",
                 HISTORY_REWOUND,
             )
         if len(new_ids) > MAX_RANGE:
             raise UnverifiedError(
-                f"{show_commit(commit)} comes with more than {MAX_RANGE:,} commits that"
-                f" {trusted_id[:_SHOWN_ID]} does not contain, too many to verify; push them in"
-                " parts, or let the node check the newest alone for once (signature_mode: head)",
+                f"{show_commit(commit)} comes with more than {MAX_RANGE:,} commits that {base} does"
+                " not contain, too many to verify; push them in parts, or let the node check the"
+                " newest alone for once (signature_mode: head)",
                 RANGE_TOO_LONG,
             )
         return new_ids
@@ -243,39 +270,3 @@ _NO_KEYS = (
     " (allowed_signers_file, gpg_keys_file), or signature_mode off, and restart the agent, until"
     " fleet.yaml names keys under signatures"
 )
-
-
-def _dump(origin: str, trusted: Trusted) -> bytes:
-    signatures = trusted.signatures
-    content = {
-        "origin": origin,
-        "commit": trusted.commit_id,
-        "signer": trusted.signer,
-        "signatures": {
-            "mode": signatures.mode,
-            "ssh": signatures.ssh,
-            "gpg": signatures.gpg,
-        },
-    }
-    return json.dumps(content, indent=1).encode()
-
-
-def _load(file: Path, origin: str) -> Trusted | None:
-    """Return what the file says; nothing where there is none, or one of another repo."""
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise ValueError("it is larger than such a file can be")
-        content = json.loads(file.read_bytes())
-        if content["origin"] != origin:
-            return None
-        check_object_id(content["commit"])
-        item = content["signatures"]
-        signatures = Signatures(
-            SignatureMode(item["mode"]), tuple(map(str, item["ssh"])), tuple(map(str, item["gpg"]))
-        )
-        return Trusted(content["commit"], signatures, str(content["signer"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s cannot be used, so the next commit is taken as the first: %s", file, error)
-        return None

@@ -172,7 +172,7 @@ def test_a_file_without_keys_is_an_error(
     path = tmp_path / "keys"
     if content is not None:
         path.write_bytes(content)
-    given: Settings = replace(settings, **{name: path})
+    given: Settings = replace(settings, **{name: path})  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match=f"{name}: .*{sentence}") as caught:
         read_node_keys(given)
     assert KEY.split()[1][:20] not in str(caught.value)
@@ -197,7 +197,7 @@ def test_a_commit_that_was_followed_needs_no_second_check(settings: Settings) ->
 @pytest.mark.parametrize("name", ["repo", "branch", "path"])
 def test_another_repo_is_not_trusted_for_this_one(settings: Settings, name: str) -> None:
     make_trust(settings).follow(desired(HEAD), "ada")
-    other: Settings = replace(settings, **{name: "other"})
+    other: Settings = replace(settings, **{name: "other"})  # type: ignore[arg-type]
     assert make_trust(other).describe() == SIGNATURES_OFF
 
 
