@@ -317,21 +317,42 @@ def test_commits_of_a_branch_that_lead_on_from_another_are_each_told(clone: Clon
     assert versions(clone.read("speller")) == [(1, 2), (None, 1)]
 
 
-def test_a_merge_that_resolved_a_conflict_is_the_change_itself(clone: Clone) -> None:
+def test_a_branch_merged_into_the_branch_is_told_too(clone: Clone) -> None:
+    clone.commit({RANKER: deployment(41), SPELLER: deployment(1)})
+    clone.run("switch", "--quiet", "--create", "change")
+    clone.commit({"README.md": "begun"})
+    clone.run("switch", "--quiet", "--create", "trial")
+    ids = [clone.commit({RANKER: deployment(version)}) for version in (42, 41)]
+    speller = clone.commit({SPELLER: deployment(2)})
+    clone.run("switch", "--quiet", "change")
+    clone.run("merge", "--quiet", "--no-ff", "--no-edit", "trial")
+    ids.append(clone.commit({RANKER: deployment(43)}))
+    clone.run("switch", "--quiet", "main")
+    clone.run("merge", "--quiet", "--no-ff", "--no-edit", "change")
+
+    entries = clone.read("ranker")
+
+    assert versions(entries) == [(41, 43), (42, 41), (41, 42), (None, 41)]
+    assert [entry.commit.id for entry in entries[:3]] == ids[::-1]
+    assert [entry.commit.id for entry in clone.read("speller")][:1] == [speller]
+
+
+@pytest.mark.parametrize("resolved", [42, 44])
+def test_a_merge_that_resolved_a_conflict_is_the_change_itself(clone: Clone, resolved: int) -> None:
     clone.commit({RANKER: deployment(41)})
     clone.run("switch", "--quiet", "--create", "change")
     inner = clone.commit({RANKER: deployment(42)}, author="Grace <grace@example.org>")
     clone.run("switch", "--quiet", "main")
     clone.commit({RANKER: deployment(43)})
     clone.run("merge", "--quiet", "--no-commit", "--strategy=ours", "change")
-    clone.commit({RANKER: deployment(44)}, "Merge change")
+    clone.commit({RANKER: deployment(resolved)}, "Merge change")
 
     newest, *older = clone.read("ranker")
 
     assert newest.commit.id == clone.head
     assert newest.merged_by is None
     assert [(part.id, part.author) for part in newest.parts] == [(inner, "Grace")]
-    assert versions([newest, *older]) == [(43, 44), (41, 43), (None, 41)]
+    assert versions([newest, *older]) == [(43, resolved), (41, 43), (None, 41)]
 
 
 def test_what_a_merge_threw_away_never_happened(clone: Clone) -> None:

@@ -52,6 +52,7 @@ class Writer:
     """Writes commits as a stream for `git fast-import`, and knows the files of each."""
 
     trees: list[Tree] = field(default_factory=lambda: [{}])
+    parents: dict[int, list[int]] = field(default_factory=dict)
     line: list[int] = field(default_factory=list)
     """The marks of the commits of main, oldest first."""
     stream: list[str] = field(default_factory=list)
@@ -59,6 +60,7 @@ class Writer:
     def commit(self, tree: Tree, parents: list[int], *, on_main: bool) -> int:
         mark = len(self.trees)
         self.trees.append(tree)
+        self.parents[mark] = parents
         who = f"Ada <ada@example.org> {1_700_000_000 + mark} +0000"
         self.stream.append(
             f"commit refs/heads/{'main' if on_main else 'side'}\nmark :{mark}\n"
@@ -181,7 +183,7 @@ def check_chain(entries: list[Entry], path: str) -> None:
         assert newer.before == older.after
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(history=histories)
 def test_the_trail_replays_to_the_files_of_each_commit(
     history: list[Any],
@@ -219,4 +221,10 @@ def test_the_trail_replays_to_the_files_of_each_commit(
     assert told == len(entries)
     listed = Counter((entry.commit.id, *key(entry.before), *key(entry.after)) for entry in entries)
     assert max(listed.values(), default=1) == 1, "a change is listed once"
+    mark_of = {commit_id: mark for mark, commit_id in marks.items()}
+    for entry in entries:
+        mark = mark_of[entry.commit.id]
+        parent = next(iter(writer.parents[mark]), 0)
+        assert set(key(entry.before)) <= files_of(writer.trees[parent]).keys(), "it began there"
+        assert set(key(entry.after)) <= files_of(writer.trees[mark]).keys(), "it made this"
     check_states(entries, {blob_id(t): t for tree in writer.trees for t in tree.values()})
