@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from reconciler.cli.main import cli
+from reconciler.config_repo.fleets import read_folder
 from reconciler.config_repo.lock_text import render_lock
 from reconciler.errors import ReconcilerError
 from reconciler.model import Deployment, Lock, Outcome, Phase, Query
@@ -307,6 +308,20 @@ def test_to_a_revision(clone: Clone) -> None:
     assert f"ranker in search has no such deployment, or a broken one, at {first}^" in message
 
 
+def test_to_a_branch_that_was_never_merged(clone: Clone) -> None:
+    deploy(clone, 41)
+    clone.git("switch", "--quiet", "--create", "trial")
+    deploy(clone, 40)
+    clone.git("switch", "--quiet", "--create", "broken")
+    clone.commit({RANKER: "version: [\n"})
+    clone.git("switch", "--quiet", "main")
+    deploy(clone, 42)
+    assert "a broken one, at broken" in clone.refuse("rollback", "ranker", "--to", "broken")
+    clone.do("rollback", "ranker", "--to", "trial")
+    assert clone.read() == clone.text(40)
+    assert clone.message == "Roll back ranker 42 -> 40 in search"
+
+
 def test_a_number_is_a_version_also_where_it_is_a_commit(clone: Clone) -> None:
     deploy(clone, 41, 42)
     clone.publish("ranker", 20261121)
@@ -410,6 +425,29 @@ def test_pin_takes_the_lock_of_then_without_asking_the_source(clone: Clone) -> N
     assert clone.message == "Pin ranker 42 -> 41 in search\n\n42 is slow."
     clone.do("rollback", "ranker")
     assert (clone.read(), clone.read(LOCK)) == (clone.text("latest"), locks[42])
+
+
+def test_every_revision_can_be_gone_back_to(clone: Clone) -> None:
+    latest, labelled = clone.text("latest"), clone.text("latest") + "labels: {a: 40}\n"
+    history: list[tuple[int, dict[str, str | bytes | None]]] = [
+        (40, {RANKER: clone.text(40)}),
+        (41, {RANKER: clone.text(41), LOCK: clone.lock_text(41)}),
+        (41, {RANKER: latest}),
+        (42, {LOCK: clone.lock_text(42), "README.md": "Locked\n"}),
+        (42, {RANKER: labelled, LOCK: clone.lock_text(42, 40)}),
+        (42, {RANKER: labelled.replace("latest", "42")}),
+        (43, {RANKER: labelled.replace("latest", "43"), LOCK: clone.lock_text(43, 40)}),
+        (43, {RANKER: labelled, LOCK: clone.lock_text(43, 40) + "# checked\n"}),
+    ]
+    commits = [(version, clone.commit(files)) for version, files in history]
+    outcomes = []
+    for version, commit in commits:
+        clone.do("rollback", "ranker", "--to", commit)
+        fleet = read_folder(clone.work)
+        assert not fleet.problems
+        outcomes.append((version, fleet.deployments[RANKER].named_version))
+        clone.git("reset", "--quiet", "--hard", commits[-1][1])
+    assert outcomes == [(version, version) for version, _ in commits]
 
 
 def test_labels_that_came_later_are_locked_out_of_what_earlier_locks_say(clone: Clone) -> None:
