@@ -169,6 +169,15 @@ def test_a_broken_file_is_named_with_its_place_and_nothing_goes(remote: ConfigRe
         assert "no node does anything" in result.stdout
 
 
+def test_a_broken_group_file_keeps_what_it_said_and_the_rest_is_planned(
+    remote: ConfigRemote,
+) -> None:
+    branch(remote, {"groups/search.yaml": "nodes: 3\n", RANKER: ranker(42)})
+    made = run_json(remote, code=1)
+    assert [problem["path"] for problem in made["problems"]] == ["groups/search.yaml"]
+    assert [(a["model"], a["version_after"]) for a in made["actions"]] == [("ranker", 42)]
+
+
 def test_two_revisions_can_be_named(remote: ConfigRemote) -> None:
     made = run_json(remote, "HEAD", "HEAD~1")
     assert [(a["version_before"], a["version_after"]) for a in made["actions"]] == [(41, 40)]

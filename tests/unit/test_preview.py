@@ -199,6 +199,7 @@ def test_a_node_that_joins_takes_everything_and_the_others_do_nothing() -> None:
     found = preview(fleet(item, nodes=2), fleet(item, nodes=3), bucket(a=[1]))
     (done,) = found.actions
     assert (done.nodes, done.action.before, done.action.loaded) == (("n3",), None, (1,))
+    assert not done.action.has_gap
 
 
 def test_a_node_that_leaves_every_group_keeps_what_it_has() -> None:
@@ -257,6 +258,13 @@ def test_a_stopped_model_comes_back_from_disk() -> None:
     assert (found.actions[0].action.before, found.actions[0].action.reused) == (None, (1,))
 
 
+def test_a_version_that_was_only_asked_for_while_stopped_is_not_taken_to_be_on_disk() -> None:
+    base, head = deployment("a", 2), deployment("a", 1)
+    past = {base.path: [base, deployment("a", 1, stop=True)]}
+    (done,) = preview(fleet(base), fleet(head), bucket(a=[1, 2]), past).actions
+    assert [item.version for item in done.action.downloads] == [1]
+
+
 def test_a_suspended_model_stays_as_it_is() -> None:
     base, head = deployment("a", 1), deployment("a", 2, suspend=True)
     found = preview(fleet(base), fleet(head), bucket(a=[1, 2]))
@@ -281,6 +289,22 @@ def test_a_freeze_that_is_on_is_said_and_what_comes_after_it_is_shown() -> None:
     assert found.models == [("g", "a")]
     later = preview(base, head, bucket(a=[1, 2]), wall_seconds=FRIDAY + 3600)
     assert "Frozen" not in reasons(later)
+
+
+def test_a_freeze_at_whatever_time_hides_nothing() -> None:
+    always = Policy(freezes=(Freeze("0 * * * *", 3599, "UTC", "nearly always"),))
+    base, head = fleet(deployment("a", 1)), fleet(deployment("a", 2), policy=always)
+    assert preview(base, head, bucket(a=[1, 2])).models == [("g", "a")]
+
+
+def test_a_version_that_was_uploaded_just_now_is_shown_already() -> None:
+    def fresh(queries: Iterable[Query]) -> Available:
+        listings = {q: Listing(q, 1.0, {2: snapshot("a", 2)}) for q in queries}
+        return Available(listings)
+
+    found = preview(fleet(deployment("a", 1)), fleet(deployment("a", None)), fresh)
+    assert found.actions[0].action.after == 2
+    assert "Settling" not in reasons(found)
 
 
 def test_latest_without_a_lock_says_what_it_comes_to_now() -> None:
@@ -419,6 +443,16 @@ def test_an_unlocked_latest_whose_bucket_is_silent_shows_no_made_up_number() -> 
     found = preview(fleet(base), fleet(replace(base, labels={"x": 3})), silent)
     assert "-1" not in " ".join(r.sentence for r in found.remarks)
     assert "cannot be told" in remark(found, "NotLocked").sentence
+
+
+def test_what_nobody_can_tell_is_not_told_as_a_number() -> None:
+    def ask(queries: Iterable[Query]) -> Available:
+        pins = bucket(a=[1])(query for query in queries if query.version is not None)
+        return replace(pins, troubles=silent([Query(source("a"))]).troubles)
+
+    found = preview(fleet(deployment("a", None)), fleet(deployment("a", 3)), ask)
+    assert "; what is there goes on serving" in remark(found, "VersionNotFound").sentence
+    assert "what is there" in (found.actions[0].action.trouble or "")
 
 
 # --- whatever the change: properties ------------------------------------------------------------
