@@ -29,6 +29,7 @@ GONE_FROM_BUCKET = "GoneFromBucket"
 LABELS_MOVE = "LabelsMove"
 SIZE_UNKNOWN = "SizeUnknown"
 BASE_HAS_PROBLEMS = "BaseHasProblems"
+BASE_IS_HELD = "BaseIsHeld"
 
 _LEVELS = tuple(Level)
 _NAMED = 10
@@ -189,6 +190,15 @@ def find_fleet_remarks(
         elif hold is not None:
             sentence = f"{hold.sentence}; the group's nodes stay as they are until that line goes"
             yield Remark(Level.WARNING, hold.reason, sentence, name)
+        before = base.fleet.groups.get(name)
+        if before is not None and (before.suspend or not before.enabled):
+            why = (
+                "suspended" if before.suspend else "switched off, so a download is counted for all"
+            )
+            sentence = (
+                f"what the nodes of {name} have on disk is not known: at the base it is {why}"
+            )
+            yield Remark(Level.NOTE, BASE_IS_HELD, sentence, name)
     for sentence in catalog.silences:
         what = f"{sentence}; its versions are taken to be there, at the sizes that locks say"
         yield Remark(Level.WARNING, BUCKET_SILENT, what)

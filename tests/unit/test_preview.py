@@ -445,6 +445,20 @@ def test_an_unlocked_latest_whose_bucket_is_silent_shows_no_made_up_number() -> 
     assert "cannot be told" in remark(found, "NotLocked").sentence
 
 
+def test_a_group_that_is_switched_on_may_have_to_download_everything() -> None:
+    item = deployment("a", 1)
+    found = preview(fleet(item, enabled=False), fleet(item), bucket(a=[1]), {item.path: [item]})
+    assert [x.version for x in found.actions[0].action.downloads] == [1]
+    assert remark(found, "BaseIsHeld").level is Level.NOTE
+
+
+def test_a_group_that_is_switched_off_unloads_and_keeps_its_files() -> None:
+    item = deployment("a", 1)
+    found = preview(fleet(item), fleet(item, enabled=False), bucket(), {item.path: [item]})
+    (done,) = found.actions
+    assert (done.action.unloaded, done.action.deleted) == ((1,), ())
+
+
 def test_what_nobody_can_tell_is_not_told_as_a_number() -> None:
     def ask(queries: Iterable[Query]) -> Available:
         pins = bucket(a=[1])(query for query in queries if query.version is not None)
