@@ -166,7 +166,10 @@ def _find_target(subject: Subject, to: str | None) -> Target:
         if len(to) >= 4 and subject.checkout.succeeds(
             "rev-parse", "--quiet", "--verify", f"{to}^0"
         ):
-            _note(f"{to} is taken for a version; to mean the commit, write more of its id")
+            _note(
+                f"{to} is taken for a version; to mean the commit, write more of its id, or"
+                f" refs/tags/{to}"
+            )
         return Target(number, find_serving(subject.steps, number, subject.source))
     state = find_former(subject.steps) if to is None else subject.find_state_at(to)
     if state is None:

@@ -3,8 +3,7 @@
 To take one change back, the texts are merged as `git revert` merges them: what others wrote since
 stays. It is done on the texts alone, not by `git revert` in the work tree, because that refuses to
 start beside staged changes of other files and leaves a half-done revert behind where it conflicts.
-A lock is never merged by lines, as half of one and half of another would name bytes that never
-were: the one of then is taken whole, or none.
+A lock is never merged by lines: half of one lock and half of another name bytes that never were.
 """
 
 import tempfile
@@ -89,7 +88,12 @@ def undo(checkout: Checkout, current: Pair, step: Step, target: Target) -> Pair 
     )
     if text is None:
         return None
-    merged = Pair(current.path, text, _read_if(checkout, before.lock_blob_id))
+    lock = current.lock
+    if before.lock_blob_id != after.lock_blob_id:
+        if lock != _read_if(checkout, after.lock_blob_id):
+            return None
+        lock = _read_if(checkout, before.lock_blob_id)
+    merged = Pair(current.path, text, lock)
     try:
         deployment = merged.read()
     except ConfigError:

@@ -504,6 +504,22 @@ def test_but_not_where_locks_are_required_by_now(clone: Clone) -> None:
     assert (clone.read(), clone.read(LOCK)) == (clone.text(41), clone.lock_text(41))
 
 
+def test_a_lock_that_came_later_goes_back_with_the_version(clone: Clone) -> None:
+    deploy(clone, 41, 42)
+    clone.commit({LOCK: clone.lock_text(42)}, "Lock ranker")
+    clone.do("rollback", "ranker")
+    assert (clone.read(), clone.read(LOCK)) == (clone.text(41), clone.lock_text(41))
+
+
+def test_a_lock_that_was_written_anew_since_is_not_reverted_over(clone: Clone) -> None:
+    locks = lock_latest(clone, 41, 42)
+    clone.commit({LOCK: locks[42] + "# checked\n"}, "Check the lock")
+    result = clone.do("rollback", "ranker")
+    assert "cannot be taken back by itself, because of what was changed since" in result.stderr
+    assert clone.message == "Roll back ranker 42 -> 41 in search"
+    assert clone.read(LOCK) == locks[41]
+
+
 def test_a_required_lock_that_cannot_be_had_is_refused(clone: Clone) -> None:
     clone.commit({"fleet.yaml": "lock: required\n", RANKER: clone.text(42)})
     clone.models.rename(clone.models.with_name("unmounted"))
