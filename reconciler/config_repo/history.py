@@ -14,7 +14,7 @@ removed and comes back at the same path goes on where it ended.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -108,20 +108,19 @@ def read_history(
 # --- which deployment is meant --------------------------------------------------------------------
 
 
-def _find_threads(checkout: Checkout, turns: Iterable[Turn], name: str) -> set[int]:
+def _find_threads(checkout: Checkout, turns: Sequence[Turn], name: str) -> set[int]:
     """Return the deployments that have the name; else those removed with it; else once had it."""
     newest = {turn.thread: turn for turn in turns}
     group, _, model = name.rpartition("/")
-    alive = {turn.newest: thread for thread, turn in newest.items() if turn.after}
-    removed = {turn.newest: thread for thread, turn in newest.items() if not turn.after}
-    former = [(turn.newest, turn.thread) for turn in turns]
+    alive = [turn for turn in newest.values() if turn.after]
+    removed = [turn for turn in newest.values() if not turn.after]
     known: set[tuple[str, str]] = set()
-    for candidates in (alive.items(), removed.items(), former):
-        names = _read_names(checkout, (files for files, _ in candidates))
+    for candidates in (alive, removed, turns):
+        names = _read_names(checkout, (turn.newest for turn in candidates))
         found = {
-            thread
-            for files, thread in candidates
-            if names[files][1] == model and group in ("", names[files][0])
+            turn.thread
+            for turn in candidates
+            if names[turn.newest][1] == model and group in ("", names[turn.newest][0])
         }
         if found:
             return found

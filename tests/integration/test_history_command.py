@@ -300,6 +300,9 @@ def test_who_signed_is_judged_by_the_keys_of_fleet_yaml(
     sentences = [entry["signature"]["sentence"] for entry in ask_json(remote)["entries"]]
     assert sentences[1] == "signed by mallory@example.org (verified)"
     assert sentences[2].startswith("signed, key unknown")
+    git("config", "--file", settings, "--unset", "gpg.ssh.allowedSignersFile")
+    sentences = [entry["signature"]["sentence"] for entry in ask_json(remote)["entries"]]
+    assert all(sentence.startswith("signed, key unknown") for sentence in sentences[1:3])
 
 
 # --- nodes ----------------------------------------------------------------------------------------
