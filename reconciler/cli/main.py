@@ -23,7 +23,7 @@ _COMMANDS = {
     "validate": ("reconciler.cli.validate", "Check a config repo; every mistake with its place."),
     "status": ("reconciler.cli.status", "Show what a node says of itself."),
     "plan": ("reconciler.cli.plan", "Show what a change of the config repo would do."),
-    "comment": ("reconciler.cli.comment", "Put a plan into a pull request, always the same comment."),
+    "comment": ("reconciler.cli.comment", "Put a plan into a pull request as a comment."),
     "lock": ("reconciler.cli.lock", "Write down which bytes each deployment stands for."),
     "pin": ("reconciler.cli.rollback", "Commit another version of a model."),
     "rollback": ("reconciler.cli.rollback", "Commit the way back to an earlier version."),

@@ -199,8 +199,13 @@ def find_fleet_remarks(
                 f"what the nodes of {name} have on disk is not known: at the base it is {why}"
             )
             yield Remark(Level.NOTE, BASE_IS_HELD, sentence, name)
-    for sentence in catalog.silences:
-        what = f"{sentence}; its versions are taken to be there, at the sizes that locks say"
+    if catalog.silences:
+        others = len(catalog.silences) - 1
+        more = f" (and {others} more)" if others else ""
+        what = (
+            f"{catalog.silences[0]}{more}; what could not be asked for is taken to be there, at the"
+            " sizes that locks say"
+        )
         yield Remark(Level.WARNING, BUCKET_SILENT, what)
     if base.fleet.problems:
         sentence = (

@@ -6,7 +6,7 @@ from reconciler.config_repo.checkout import show_id
 from reconciler.model import Commit
 from reconciler.planning.wording import format_bytes
 from reconciler.preview.catalog import Bytes
-from reconciler.preview.remarks import OVER_QUOTA, show_amount
+from reconciler.preview.remarks import OVER_QUOTA
 from reconciler.preview.report import Action, Preview, Usage, show_version
 
 MEANWHILE = (
@@ -92,10 +92,10 @@ def show_versions(versions: Iterable[int]) -> str:
 
 def show_usage(usage: Usage) -> str:
     """Return one quota's numbers: `disk 11.0 GB -> 12.0 GB of 20.0 GB, 13.2 GB at most`."""
-    before, after = show_amount(usage, usage.before), show_amount(usage, usage.after)
-    text = f"{usage.kind} {before} -> {after} of {show_amount(usage, usage.quota)}"
+    show = str if usage.kind == "models" else format_bytes
+    text = f"{usage.kind} {show(usage.before)} -> {show(usage.after)} of {show(usage.quota)}"
     if usage.peak > max(usage.before, usage.after):
-        text += f", {show_amount(usage, usage.peak)} at most in between"
+        text += f", {show(usage.peak)} at most in between"
     return text if usage.fits else f"{text}: does not fit"
 
 

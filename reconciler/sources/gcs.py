@@ -9,6 +9,7 @@ caller's, who counts attempts and bytes; obstore's own are off.
 """
 
 import base64
+import re
 import time
 from collections.abc import AsyncGenerator, Iterator
 from datetime import timedelta
@@ -212,6 +213,10 @@ def _open_store(bucket: str, access: Access) -> GCSStore:
 
 
 def _shorten(error: Exception) -> str:
-    """Return the first line of an error's text; what follows are Rust's or HTML's insides."""
+    """Return the first line of an error's text; what follows are Rust's or HTML's insides.
+
+    The request's own URL goes too: it says nothing to a person, and makes one trouble look like as
+    many as there were requests.
+    """
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+    return re.sub(r" with url: \S+", "", lines[0])[:300]
