@@ -163,8 +163,10 @@ def set_target(
             if isinstance(answer, Resolved):
                 answer = _check_lock(deployment, locked, answer)
             if _is_installed(found):
-                obsolete.add(version)
-                answer = _installed_otherwise(deployment, version)
+                if isinstance(answer, Resolved):
+                    obsolete.add(version)  # only where the right bytes can be had instead
+                if not (isinstance(answer, Trouble) and answer.reason == LOCK_MISMATCH):
+                    answer = _installed_otherwise(deployment, version)
         if found is None or version not in ready:
             if isinstance(answer, Resolved):
                 snapshots[version] = answer.snapshot

@@ -142,8 +142,12 @@ def test_other_bytes_that_serve_under_the_locked_number_go_on_and_are_no_success
 
 def test_other_bytes_that_nobody_serves_make_way_for_the_locked_ones() -> None:
     memory = Memory(models={"a": ModelMemory(proven=(1,))}, connection=1, confirmed=True)
+    right, wrong = (available(listing("a", 1, pin=1, generation=g)) for g in (9, 8))
     found = replace(world(locked("a", 1, generation=9)), served=served({}), restart_config={})
-    assert removals(make_plan(found, memory)) == [("a", 1)]
+    assert removals(make_plan(replace(found, available=right), memory)) == [("a", 1)]
+    # Never before the locked ones are known to be there.
+    assert removals(make_plan(found, memory)) == []
+    assert removals(make_plan(replace(found, available=wrong), memory)) == []
 
 
 def test_labels_are_locked_too() -> None:
