@@ -5,37 +5,28 @@ no token that may write, and the mark beside the commit is about all of them. Wh
 of itself is asked of the addresses in groups/*.yaml.
 """
 
-import os
 import re
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
 
 import click
 
+from reconciler.cli.forge_options import find_forge, forge_options
 from reconciler.cli.options import folder_option
 from reconciler.config_repo.checkout import Checkout, show_id
 from reconciler.config_repo.fleets import FleetReader
 from reconciler.errors import ConfigError, GitError
+from reconciler.forge.forges import CommitStatus
+from reconciler.forge.statuses import send_status
 from reconciler.model import Commit, Member
-from reconciler.settings import ENVIRONMENT_PREFIX, parse_duration
+from reconciler.settings import parse_duration
 from reconciler.status.client import StatusError, fetch_status, parse_status
 from reconciler.status.followers import Mark, Standing, shorten, stand, summarise
-from reconciler.status.forge import (
-    CommitStatus,
-    Forge,
-    ForgeError,
-    check_token,
-    open_forge,
-    send_status,
-)
 from reconciler.status.report import Json
-from reconciler.status.secret import read_secret
 
-TOKEN_VARIABLE: Final = f"{ENVIRONMENT_PREFIX}FORGE_TOKEN"
 _LOOK_EVERY_SECONDS = 5.0
 _NODE_DEADLINE_SECONDS = 10.0
 _MAX_ASKED_AT_ONCE = 32
@@ -45,20 +36,7 @@ _COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 @click.command("commit-status")
 @folder_option
 @click.argument("revision", metavar="[COMMIT]", default="HEAD")
-@click.option("--to", "kind", type=click.Choice(["github", "gitlab"]), required=True)
-@click.option("--project", required=True, metavar="OWNER/NAME", help="The project of the repo.")
-@click.option(
-    "--api",
-    "api_url",
-    metavar="URL",
-    help="Of GitHub Enterprise (https://host/api/v3) or one's own GitLab (https://host)."
-    "  [default: api.github.com, gitlab.com]",
-)
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path),
-    help=f"File with the token that may write statuses.  [default: {TOKEN_VARIABLE}]",
-)
+@forge_options
 @click.option("--target-url", metavar="URL", help="What the mark leads to, such as a dashboard.")
 @click.option(
     "--wait",
@@ -90,11 +68,7 @@ def commit_status(
     if target_url is not None and not re.fullmatch(r"https?://[!-~]+", target_url):
         raise click.UsageError("--target-url must be a URL that begins with http:// or https://")
     wait_seconds = parse_duration(wait)
-    try:
-        forge = open_forge(kind, project, api_url)
-        token = None if dry_run else check_token(_read_token(token_file))
-    except ForgeError as error:
-        raise click.UsageError(str(error)) from None
+    forge = find_forge(kind, project, api_url, token_file, needs_token=not dry_run)
     checkout = Checkout(folder)
     watch = _Watch(checkout, checkout.resolve(revision))
     end = time.monotonic() + wait_seconds
@@ -105,8 +79,8 @@ def commit_status(
         # Of a commit under way it is said once that it is, and at the end how it ended.
         if mark is not said or is_last:
             click.echo(f"{mark}: {words}")
-            status = CommitStatus(watch.commit.id, mark, words, target_url)
-            _say(forge, status, token)
+            if not dry_run:
+                send_status(forge, CommitStatus(watch.commit.id, mark, words, target_url))
             said = mark
         if is_last:
             break
@@ -115,17 +89,6 @@ def commit_status(
         if standing.mark is not Mark.SUCCESS:
             click.echo(str(standing), err=True)
     sys.exit(0 if mark is Mark.SUCCESS else 1)
-
-
-def _say(forge: Forge, status: CommitStatus, token: str | None) -> None:
-    if token is not None:
-        send_status(forge, status, token)
-
-
-def _read_token(file: Path | None) -> str:
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE, "").strip()
-    return read_secret(file).decode("latin-1")
 
 
 class _Watch:

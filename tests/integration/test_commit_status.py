@@ -14,9 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from reconciler.cli import commit_status as command
+from reconciler.cli.forge_options import TOKEN_VARIABLE
 from reconciler.demo.services import free_port
+from reconciler.forge import requests
 from reconciler.model import Commit, Condition, Deployment, Outcome, Phase
-from reconciler.status import forge
 from reconciler.status.followers import MAX_SUMMARY_CHARACTERS
 from reconciler.status.report import NodeReport, render
 from tests.gitserver import ConfigRemote, git
@@ -105,7 +106,7 @@ class Fleet:
             command.commit_status,
             ["-C", str(self.clone), "--to", to, "--project", "acme/fleet",
              "--api", self.forge.url, *options],
-            env={command.TOKEN_VARIABLE: TOKEN, "no_proxy": "127.0.0.1", **environment},
+            env={TOKEN_VARIABLE: TOKEN, "no_proxy": "127.0.0.1", **environment},
         )  # fmt: skip
 
     @property
@@ -350,7 +351,7 @@ def test_waiting_ends_when_its_time_is_over(fleet: Fleet, monkeypatch: pytest.Mo
 def test_a_dry_run_says_it_here_and_needs_no_token(fleet: Fleet) -> None:
     fleet.say("search-1")
     fleet.say("search-2")
-    result = fleet.run("--dry-run", **{command.TOKEN_VARIABLE: ""})
+    result = fleet.run("--dry-run", **{TOKEN_VARIABLE: ""})
 
     assert (result.exit_code, result.output) == (0, "success: 2 of 2 nodes serve it\n")
     assert fleet.forge.requests == []
@@ -362,7 +363,7 @@ def test_a_dry_run_says_it_here_and_needs_no_token(fleet: Fleet) -> None:
 @pytest.fixture
 def done(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     """A fleet that is done, and a forge that has not been told what to answer."""
-    monkeypatch.setattr(forge, "_RETRY_AFTER_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(requests, "_RETRY_AFTER_SECONDS", (0.0, 0.0))
     fleet.say("search-1")
     fleet.say("search-2")
     fleet.forge.answers.clear()
@@ -452,7 +453,7 @@ def test_the_token_may_stand_in_a_file(done: Fleet, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("token", ["", " ", "two words", "two\r\nX-Lines: 1", "tökén"])
 def test_a_token_that_cannot_be_one_is_not_sent_and_not_shown(done: Fleet, token: str) -> None:
-    result = done.run(**{command.TOKEN_VARIABLE: token})
+    result = done.run(**{TOKEN_VARIABLE: token})
     assert result.exit_code == 2
     assert "there is no usable token" in result.output
     assert not token.strip() or token not in result.output
