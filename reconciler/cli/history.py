@@ -102,7 +102,7 @@ def history(
     try:
         # One more than is shown tells whether there are more.
         wanted = None if bound is None else bound + 1
-        found = read_history(checkout, commit.id, model, wanted, since_seconds or 0.0)
+        found = read_history(checkout, commit.id, model, wanted, since_seconds)
     except UnknownModelError as error:
         raise click.UsageError(str(error)) from None
     entries = found[:bound]

@@ -2,7 +2,7 @@
 
 The trail follows the branch as the nodes see it: its first-parent line, on which a pull request
 arrives at once, by its merge. Each step of that line is told by the commits that made it: where
-the commits of a merged branch lead file by file from what the branch held before to what it holds
+the commits of a merged branch lead, file by file, from what the branch held before to what it holds
 now, each of them is an entry with its own author, and `merged_by` names the merge. Where they do
 not (a conflict was resolved, both sides changed the file), the merge itself is the entry and
 `parts` names the commits it was made of. A change is so listed once, work that a merge threw away
@@ -82,7 +82,7 @@ def read_history(
     revision: str = "HEAD",
     model: str | None = None,
     limit: int | None = None,
-    since_seconds: float = 0.0,
+    since_seconds: float | None = None,
 ) -> list[Entry]:
     """Return the changes up to `revision` that took effect since then, newest first.
 
@@ -96,11 +96,12 @@ def read_history(
         chosen = _find_threads(checkout, turns, model)
         turns = [turn for turn in turns if turn.thread in chosen]
     turns.reverse()
-    if not since_seconds:
+    if since_seconds is None:
         turns = turns[:limit]
     messages = _read_messages(checkout, turns)
-    turns = [turn for turn in turns if _landed(turn, messages).time_seconds >= since_seconds]
-    turns = turns[:limit]
+    if since_seconds is not None:
+        recent = (turn for turn in turns if _landed(turn, messages).time_seconds >= since_seconds)
+        turns = list(recent)[:limit]
     states = _read_states(checkout, turns)
     return [_build(turn, messages, states) for turn in turns]
 

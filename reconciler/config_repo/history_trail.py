@@ -115,7 +115,7 @@ def _retrace(
     parts: list[Step], paths: set[str], before: Files | None, after: Files | None
 ) -> list[tuple[Step, Files | None, Files | None]] | None:
     """Return how the parts lead from `before` to `after`, None where they do not."""
-    homes = [files.path for files in (after, before) if files]
+    homes = {files.path for files in (before, after) if files}
     blobs = _blobs(before)
     stages = []
     current = before
@@ -125,9 +125,10 @@ def _retrace(
             if blobs.get(path) != expected:
                 return None
             _put(blobs, path, blob_id)
-        reached = next((f for path in homes if (f := _find(blobs, path))), None)
-        if reached is None and before and after:
-            return None  # it went by a path that only the merged branch knew
+        found = [files for path in homes if (files := _find(blobs, path))]
+        if before and after and len(found) != 1:
+            return None  # it was in two places, or in one that only the merged branch knew
+        reached = found[0] if found else None
         if reached != current:
             stages.append((part, current, reached))
         current = reached

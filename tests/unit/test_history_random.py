@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reconciler.config_repo.checkout import Checkout
@@ -91,7 +91,7 @@ def write(history: list[Any]) -> Writer:
         for changes in meanwhile:
             head = writer.commit(edit(writer.trees[head], changes), [head], on_main=True)
         ours, theirs = writer.trees[head], writer.trees[side]
-        merged = {"ours": ours, "theirs": theirs}.get(result) or mix(base, ours, theirs)
+        merged = {"ours": ours, "theirs": theirs}.get(result, mix(base, ours, theirs))
         if result == "resolved":
             merged = edit(merged, more)
         head = writer.commit(merged, [head, side], on_main=True)
@@ -163,6 +163,29 @@ def key(state: State | None) -> list[Key]:
     return [] if state is None else [(state.path, state.blob_id, state.lock_blob_id)]
 
 
+def files(state: State | None) -> dict[str, str]:
+    if state is None:
+        return {}
+    lock = state.path.replace(".yaml", ".lock.yaml")
+    return {state.path: state.blob_id} | ({lock: state.lock_blob_id} if state.lock_blob_id else {})
+
+
+def changed_files(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """The files that differ; a lock counts where its deployment was at one path all the time.
+
+    Else it may lie there before its deployment comes, or stay behind when that goes.
+    """
+    paths = old.keys() | new.keys()
+    stays = any(".lock." not in path for path in old.keys() & new.keys())
+    return [
+        path for path in paths if old.get(path) != new.get(path) and (stays or ".lock." not in path)
+    ]
+
+
+def blob_at(tree: Tree, path: str) -> str | None:
+    return blob_id(tree[path]) if path in tree else None
+
+
 def check_states(entries: list[Entry], texts: dict[str, str]) -> None:
     for state in (state for entry in entries for state in (entry.before, entry.after) if state):
         text = texts[state.blob_id]
@@ -185,6 +208,28 @@ def check_chain(entries: list[Entry], path: str) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(history=histories)
+@example(  # the branch takes the lock away for which main adds the deployment
+    history=[
+        [("lock", ("search", "similar"), 0)],
+        (
+            [[("unlock", ("search", "similar"))]],
+            [[("write", ("search", "similar"), "latest")]],
+            "both",
+            [],
+        ),
+    ]
+)
+@example(  # the branch copies first, and removes then
+    history=[
+        [("break", ("vision", "ranker"))],
+        (
+            [[("write", ("search", "ranker"), "latest")], [("remove", ("vision", "ranker"))]],
+            [],
+            "theirs",
+            [],
+        ),
+    ]
+)
 def test_the_trail_replays_to_the_files_of_each_commit(
     history: list[Any],
 ) -> None:
@@ -225,6 +270,8 @@ def test_the_trail_replays_to_the_files_of_each_commit(
     for entry in entries:
         mark = mark_of[entry.commit.id]
         parent = next(iter(writer.parents[mark]), 0)
-        assert set(key(entry.before)) <= files_of(writer.trees[parent]).keys(), "it began there"
-        assert set(key(entry.after)) <= files_of(writer.trees[mark]).keys(), "it made this"
+        old, new = files(entry.before), files(entry.after)
+        for path in changed_files(old, new):
+            assert old.get(path) == blob_at(writer.trees[parent], path), "it began with this"
+            assert new.get(path) == blob_at(writer.trees[mark], path), "it made this"
     check_states(entries, {blob_id(t): t for tree in writer.trees for t in tree.values()})
