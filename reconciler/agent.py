@@ -19,9 +19,9 @@ from reconciler.apply import Hands, PolledFile
 from reconciler.config_repo.desired import ConfigRepo
 from reconciler.config_repo.mirror import Mirror
 from reconciler.config_repo.private_git import MirrorSettings
-from reconciler.config_repo.trust import Trust
-from reconciler.config_repo.watch import GitWatch
 from reconciler.errors import ReconcilerError
+from reconciler.follow.trust import Trust
+from reconciler.follow.watch import GitWatch
 from reconciler.herald import Herald
 from reconciler.model import Condition, Local, Phase, Progress, Query, Served, Unavailable
 from reconciler.planning.conditions import GIT_REACHABLE, MODELS_INTACT

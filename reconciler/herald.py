@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from reconciler import __version__
-from reconciler.config_repo.watch import STALE
+from reconciler.follow.watch import STALE
 from reconciler.model import Commit, Condition, Local, Phase
 from reconciler.planning.steps import Plan, World
 from reconciler.status.board import StatusBoard

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.config_repo.checkout import Checkout
-from reconciler.config_repo.history import Entry
+from reconciler.history.read import Entry
 from reconciler.model import Group
 from reconciler.status.changes import Result
 from reconciler.status.client import NodeChange, StatusError, fetch_history

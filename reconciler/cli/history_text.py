@@ -12,8 +12,8 @@ import click
 from reconciler.cli.history_nodes import Served
 from reconciler.cli.history_words import find_changes, headline
 from reconciler.config_repo.checkout import show_id
-from reconciler.config_repo.history import Entry, State
-from reconciler.config_repo.history_signatures import Signature
+from reconciler.history.read import Entry, State
+from reconciler.history.signatures import Signature
 from reconciler.model import Commit
 from reconciler.status.changes import Result
 from reconciler.status.client import printable

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from reconciler.config_repo.history import Entry, State
+from reconciler.history.read import Entry, State
 
 
 def headline(entry: Entry) -> str:

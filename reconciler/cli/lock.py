@@ -17,7 +17,8 @@ import click
 
 from reconciler.cli.options import folder_option
 from reconciler.config_repo.checkout import Checkout, show_id
-from reconciler.config_repo.lock_commit import (
+from reconciler.errors import ConfigError, ReconcilerError
+from reconciler.locking.commit import (
     LockChange,
     commit_locks,
     describe_change,
@@ -25,15 +26,14 @@ from reconciler.config_repo.lock_commit import (
     write_locks,
     write_message,
 )
-from reconciler.config_repo.lock_folder import (
+from reconciler.locking.folder import (
     UNKNOWN_MODEL,
     Entry,
     LockFolder,
     place_trouble,
     read_lock_folder,
 )
-from reconciler.config_repo.lock_resolve import Locksmith
-from reconciler.errors import ConfigError, ReconcilerError
+from reconciler.locking.resolve import Locksmith
 from reconciler.model import Commit, Lock, Problem
 from reconciler.settings import environment_name, parse_duration
 from reconciler.sources.registry import Sources

@@ -2,7 +2,7 @@
 
 from reconciler.config_repo.build import build_policy
 from reconciler.config_repo.documents import Document
-from reconciler.config_repo.keyring import parse_signer
+from reconciler.config_repo.signers import parse_signer
 from reconciler.config_repo.yaml_text import Mistake
 from reconciler.planning.freeze import find_mistake
 

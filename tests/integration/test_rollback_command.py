@@ -19,8 +19,8 @@ from click.testing import CliRunner, Result
 
 from reconciler.cli.main import cli
 from reconciler.config_repo.fleets import read_folder
-from reconciler.config_repo.lock_text import render_lock
 from reconciler.errors import ReconcilerError
+from reconciler.locking.text import render_lock
 from reconciler.model import Deployment, Lock, Outcome, Phase, Query
 from reconciler.planning.locks import lock_snapshot
 from reconciler.sources.registry import Sources

@@ -11,9 +11,9 @@ import pytest
 from reconciler.config_repo.desired import ConfigRepo
 from reconciler.config_repo.mirror import Mirror
 from reconciler.config_repo.private_git import MirrorSettings
-from reconciler.config_repo.trust import Trust
-from reconciler.config_repo.watch import GitWatch
 from reconciler.errors import SettingsError
+from reconciler.follow.trust import Trust
+from reconciler.follow.watch import GitWatch
 from reconciler.settings import Settings
 from tests.gitserver import ConfigRemote, git
 from tests.keys import (

@@ -5,8 +5,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.config_repo.edit import Version, set_version
 from reconciler.errors import ConfigError
+from reconciler.rollback.edit import Version, set_version
 
 PIECES = (
     "# a comment with version: 7 in it",

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.config_repo import history_log
 from reconciler.config_repo.checkout import Checkout
-from reconciler.config_repo.history import Entry, UnknownModelError, read_history
 from reconciler.errors import GitError
+from reconciler.history import log as history_log
+from reconciler.history.read import Entry, UnknownModelError, read_history
 from reconciler.model import Strategy
 from tests.gitserver import git
 

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reconciler.config_repo.checkout import Checkout
-from reconciler.config_repo.history import Entry, State, read_history
+from reconciler.history.read import Entry, State, read_history
 from tests.gitserver import git
 
 GROUPS = ("search", "vision")

@@ -15,9 +15,9 @@ from reconciler.config_repo.build import build_lock
 from reconciler.config_repo.documents import Document, parse_document
 from reconciler.config_repo.fleets import read_folder
 from reconciler.config_repo.layout import Kind
-from reconciler.config_repo.lock_resolve import resolve_lock
-from reconciler.config_repo.lock_text import render_lock
 from reconciler.errors import ConfigError
+from reconciler.locking.resolve import resolve_lock
+from reconciler.locking.text import render_lock
 from reconciler.model import Lock, Query
 from reconciler.sources.file import FileSource
 from reconciler.sources.registry import Sources

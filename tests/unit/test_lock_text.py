@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from reconciler.config_repo.build import build_lock
 from reconciler.config_repo.documents import Document, parse_document
 from reconciler.config_repo.layout import Kind
-from reconciler.config_repo.lock_text import render_lock, trim_lock
 from reconciler.config_repo.yaml_text import MAX_TEXT_BYTES
+from reconciler.locking.text import render_lock, trim_lock
 from reconciler.model import Lock, LockedVersion
 from reconciler.planning.versions import check_path
 

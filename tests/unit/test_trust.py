@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.config_repo.desired import ConfigRepo
-from reconciler.config_repo.keyring import parse_signer, parse_signers
 from reconciler.config_repo.mirror import Mirror
-from reconciler.config_repo.node_keys import NodeKeys, read_node_keys
 from reconciler.config_repo.private_git import MirrorSettings
-from reconciler.config_repo.trust import Trust, choose_rules
+from reconciler.config_repo.signers import parse_signer, parse_signers
 from reconciler.errors import SettingsError
+from reconciler.follow.node_keys import NodeKeys, read_node_keys
+from reconciler.follow.trust import Trust, choose_rules
 from reconciler.model import Commit, Desired, Problem
 from reconciler.planning.conditions import SIGNATURES_OFF
 from reconciler.policy import Policy, SignatureMode, Signatures

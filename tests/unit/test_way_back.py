@@ -5,8 +5,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.config_repo.history import Entry, State
-from reconciler.config_repo.way_back import (
+from reconciler.history.read import Entry, State
+from reconciler.model import Commit, Deployment, Lock, LockedVersion
+from reconciler.rollback.way_back import (
     asks_the_same,
     compose_lock,
     find_former,
@@ -17,7 +18,6 @@ from reconciler.config_repo.way_back import (
     revert_message,
     write_message,
 )
-from reconciler.model import Commit, Deployment, Lock, LockedVersion
 
 SOURCE = "gs://acme/ranker"
 PATH = "deployments/search/ranker.yaml"

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, replace
 
 from reconciler.config_repo.checkout import show_id
-from reconciler.config_repo.edit import Version
-from reconciler.config_repo.restore import LockAnew, Pair, set_back, undo
-from reconciler.config_repo.subject import Subject
-from reconciler.config_repo.way_back import (
+from reconciler.errors import ConfigError
+from reconciler.rollback.edit import Version
+from reconciler.rollback.restore import LockAnew, Pair, set_back, undo
+from reconciler.rollback.subject import Subject
+from reconciler.rollback.way_back import (
     Step,
     Target,
     find_serving,
@@ -14,7 +15,6 @@ from reconciler.config_repo.way_back import (
     revert_message,
     write_message,
 )
-from reconciler.errors import ConfigError
 
 NO_WAY_BACK = "NoWayBack"
 """There is nothing to go back to, or git alone does not say how."""

@@ -18,21 +18,22 @@ import logging
 import time
 from collections.abc import Callable
 
-from reconciler.config_repo import trusted_file
 from reconciler.config_repo.desired import FLEET_FILE, ConfigRepo
-from reconciler.config_repo.keyring import Keyring, parse_signers
 from reconciler.config_repo.mirror import Mirror
-from reconciler.config_repo.node_keys import NodeKeys, read_node_keys
 from reconciler.config_repo.private_git import MirrorSettings, PrivateGit
-from reconciler.config_repo.signatures import (
+from reconciler.config_repo.signers import parse_signers
+from reconciler.errors import SettingsError
+from reconciler.follow import trusted_file
+from reconciler.follow.keyring import Keyring
+from reconciler.follow.node_keys import NodeKeys, read_node_keys
+from reconciler.follow.signatures import (
     KEY_NOT_YET_VALID,
     VERIFIER_MISSING,
     UnverifiedError,
     Verifier,
     show_commit,
 )
-from reconciler.config_repo.trusted_file import Trusted
-from reconciler.errors import SettingsError
+from reconciler.follow.trusted_file import Trusted
 from reconciler.model import Commit, Condition, Desired
 from reconciler.planning.conditions import SIGNATURES_OFF, SOURCE_VERIFIED
 from reconciler.policy import SignatureMode, Signatures

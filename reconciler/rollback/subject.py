@@ -6,11 +6,11 @@ from difflib import get_close_matches
 from reconciler.config_repo.assemble import Fleet
 from reconciler.config_repo.checkout import Checkout
 from reconciler.config_repo.fleets import FleetReader
-from reconciler.config_repo.history import State, UnknownModelError, read_history
 from reconciler.config_repo.layout import Kind, lock_path
-from reconciler.config_repo.restore import Pair, read_pair
-from reconciler.config_repo.way_back import Step, follow
+from reconciler.history.read import State, UnknownModelError, read_history
 from reconciler.model import Member
+from reconciler.rollback.restore import Pair, read_pair
+from reconciler.rollback.way_back import Step, follow
 
 
 @dataclass(frozen=True, slots=True)

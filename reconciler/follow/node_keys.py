@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.config_repo.keyring import parse_signer
+from reconciler.config_repo.signers import parse_signer
 from reconciler.errors import SettingsError
 from reconciler.policy import SignatureMode
 from reconciler.settings import Settings

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from reconciler.config_repo.history import Entry, State
+from reconciler.history.read import Entry, State
 from reconciler.model import Commit, Deployment, Lock, LockedVersion
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from reconciler.config_repo.build import build_deployment, build_lock
 from reconciler.config_repo.checkout import Checkout
 from reconciler.config_repo.documents import Broken, Document, parse_document
-from reconciler.config_repo.edit import Version, set_version
 from reconciler.config_repo.layout import Kind, Place, locate, lock_path
-from reconciler.config_repo.lock_text import render_lock
 from reconciler.config_repo.locks import find_misfits
-from reconciler.config_repo.way_back import Step, Target, compose_lock, list_locks
 from reconciler.errors import ConfigError, GitError
+from reconciler.locking.text import render_lock
 from reconciler.model import Deployment, Lock, Problem
+from reconciler.rollback.edit import Version, set_version
+from reconciler.rollback.way_back import Step, Target, compose_lock, list_locks
 
 LockAnew = Callable[[Deployment, Lock | None], Lock]
 """Locks a deployment as its source is now, keeping what it can of a lock; may raise."""

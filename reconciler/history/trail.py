@@ -7,8 +7,8 @@ another group, or where git takes it for a renamed one, in this order.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from reconciler.config_repo.history_log import Step
 from reconciler.config_repo.layout import Kind, Place, locate, lock_path
+from reconciler.history.log import Step
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.config_repo.checkout import Checkout
-from reconciler.config_repo.lock_text import render_lock
 from reconciler.errors import ConfigError, GitError
 from reconciler.files import sync_folder, write_atomically
+from reconciler.locking.text import render_lock
 from reconciler.model import Commit, Deployment, Lock
 from reconciler.planning.wording import format_bytes
 

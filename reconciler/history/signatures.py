@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reconciler.config_repo.checkout import Checkout
-from reconciler.config_repo.history_objects import in_batches
+from reconciler.history.objects import in_batches
 from reconciler.policy import Signatures
 
 _FORMAT = "%H%x00%G?%x00%GS%x00%GF%x00%GK"

@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from reconciler.config_repo.checkout import Checkout
-from reconciler.config_repo.history_log import read_steps
-from reconciler.config_repo.history_objects import (
+from reconciler.errors import ConfigError
+from reconciler.history.log import read_steps
+from reconciler.history.objects import (
     Message,
     in_batches,
     read_messages,
     read_texts,
 )
-from reconciler.config_repo.history_state import State, read_names, read_state
-from reconciler.config_repo.history_trail import Files, Turn, trace
-from reconciler.errors import ConfigError
+from reconciler.history.state import State, read_names, read_state
+from reconciler.history.trail import Files, Turn, trace
 from reconciler.model import Commit
 
 __all__ = ["Entry", "State", "UnknownModelError", "read_history"]

@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Mapping
 
 from reconciler.config_repo.layout import lock_path
-from reconciler.config_repo.lock_text import trim_lock
 from reconciler.errors import ConfigError, SourceError
+from reconciler.locking.text import trim_lock
 from reconciler.model import Deployment, Listing, Lock, Query, Snapshot
 from reconciler.planning.locks import LOCK_MISMATCH, find_mismatch, lock_snapshot
 from reconciler.planning.resolve import Resolved, resolve

@@ -9,9 +9,9 @@ import time
 
 from reconciler.config_repo.desired import ConfigRepo
 from reconciler.config_repo.mirror import Mirror
-from reconciler.config_repo.signatures import UnverifiedError
-from reconciler.config_repo.trust import Trust
 from reconciler.errors import ReconcilerError
+from reconciler.follow.signatures import UnverifiedError
+from reconciler.follow.trust import Trust
 from reconciler.model import Commit, Condition, Desired, Unavailable
 from reconciler.planning.conditions import SIGNATURES_OFF, SOURCE_VERIFIED
 from reconciler.threads import run_beside

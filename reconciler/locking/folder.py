@@ -14,10 +14,10 @@ from reconciler.config_repo.build import build_lock
 from reconciler.config_repo.documents import Broken, Document, parse_document
 from reconciler.config_repo.fleets import read_folder
 from reconciler.config_repo.layout import Kind, Place, locate, lock_path
-from reconciler.config_repo.lock_resolve import UnfitVersionError, wanted_versions
 from reconciler.config_repo.locks import find_misfits
 from reconciler.config_repo.yaml_text import MAX_TEXT_BYTES, Mistake
 from reconciler.errors import ConfigError, ReconcilerError
+from reconciler.locking.resolve import UnfitVersionError, wanted_versions
 from reconciler.model import Deployment, Lock, Problem
 from reconciler.planning.locks import LOCK_MISMATCH
 

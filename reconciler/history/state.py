@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.config_repo.history_trail import Files
 from reconciler.config_repo.layout import MODEL_NAME, Place, locate
 from reconciler.config_repo.yaml_text import read_yaml
+from reconciler.history.trail import Files
 from reconciler.model import Strategy
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from reconciler.config_repo.keyring import SshSigner
 from reconciler.config_repo.mirror import Mirror
 from reconciler.config_repo.objects import Signature
+from reconciler.config_repo.signers import SshSigner
 from reconciler.errors import ReconcilerError
 from reconciler.model import Commit
 
