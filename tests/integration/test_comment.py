@@ -3,13 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from click.testing import CliRunner, Result
@@ -19,142 +13,29 @@ from reconciler.cli.forge_options import TOKEN_VARIABLE
 from reconciler.demo.services import free_port
 from reconciler.forge import comments, requests
 from reconciler.preview.markdown import MARKER
+from tests.forgeserver import ADA, CHANGES, LISTS, VERBS, Forge, serve_comments
 
 TOKEN = "a-forge-token-nobody-should-see"
 PLAN = f"{MARKER}\n### ranker 41 → 42\n"
 OLD_PLAN = f"{MARKER}\n### ranker 40 → 41\n"
-ME, ADA = 7, 8
-_LISTS = {
-    "github": "/repos/acme/fleet/issues/3/comments",
-    "gitlab": "/api/v4/projects/acme%2Ffleet/merge_requests/3/notes",
-}
-_CHANGES = {"github": "/repos/acme/fleet/issues/comments", "gitlab": _LISTS["gitlab"]}
-_VERBS = {"github": "PATCH", "gitlab": "PUT"}
 
 
-@dataclass
-class Forge:
-    """One request at a forge, with its comments and what is wrong with the forge."""
-
-    kind: str
-    port: int
-    comments: list[dict[str, Any]] = field(default_factory=list)
-    me: int | None = ME
-    """Whose the token is; None for an app's, which the forge does not tell."""
-    page_length: int = 100
-    """What a page holds at most, whatever was asked for: forges leave out what is hidden."""
-    locked: set[int] = field(default_factory=set)
-    """Ids of the comments that may not be changed."""
-    troubles: list[tuple[str, int, bytes]] = field(default_factory=list)
-    """A method, and what the next request by it is answered instead, after it was carried out."""
-    headers: list[dict[str, str]] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-
-    def add(self, body: str, author: int = ME, *, kind: str = "User") -> int:
-        """Write a comment and return its id."""
-        number = 100 + len(self.comments)
-        who = {"id": author, "type": kind} if self.kind == "github" else {"id": author}
-        made: dict[str, Any] = {"id": number, "body": body}
-        if self.kind == "github":
-            link = f"https://github.example.org/acme/fleet/pull/3#issuecomment-{number}"
-            made |= {"user": who, "html_url": link}
-        else:
-            made |= {"author": who, "system": False}
-        self.comments.append(made)
-        return number
-
-    @property
-    def bodies(self) -> list[str]:
-        return [found["body"] for found in self.comments]
-
-    @property
-    def writes(self) -> list[str]:
-        return [asked for asked in self.asked if not asked.startswith("GET")]
-
-    def run(
-        self, file: str, *options: str, stdin: bytes | None = None, token: str = TOKEN
-    ) -> Result:
-        return CliRunner().invoke(
-            comment,
-            ["--to", self.kind, "--project", "acme/fleet", "--request", "3",
-             "--api", f"http://127.0.0.1:{self.port}", *options, file],
-            input=stdin,
-            env={TOKEN_VARIABLE: token, "no_proxy": "127.0.0.1"},
-        )  # fmt: skip
-
-    # --- the server's side ------------------------------------------------------------------
-
-    def answer(self, method: str, target: str, body: Any) -> tuple[int, Any, bool]:
-        """Return the code, the content, and whether there is a next page."""
-        url = urlsplit(target)
-        if (method, url.path) == ("GET", "/user" if self.kind == "github" else "/api/v4/user"):
-            if self.me is None:
-                return 403, {"message": "Resource not accessible by integration"}, False
-            return 200, {"id": self.me}, False
-        if url.path == _LISTS[self.kind] and method == "GET":
-            query = parse_qs(url.query)
-            assert query["per_page"] == ["100"]
-            assert (query.get("sort") == ["asc"]) == (self.kind == "gitlab")
-            begin = (int(query["page"][0]) - 1) * self.page_length
-            page = self.comments[begin : begin + self.page_length]
-            return 200, page, begin + self.page_length < len(self.comments)
-        if url.path == _LISTS[self.kind] and method == "POST":
-            number = self.add(body["body"], self.me or ME, kind="User" if self.me else "Bot")
-            return 201, next(found for found in self.comments if found["id"] == number), False
-        folder, _, number_text = url.path.rpartition("/")
-        if folder == _CHANGES[self.kind] and method == _VERBS[self.kind]:
-            for found in self.comments:
-                if found["id"] == int(number_text):
-                    if found["id"] in self.locked:
-                        return 403, {"message": "Must be the author"}, False
-                    found["body"] = body["body"]
-                    return 200, found, False
-        return 404, {"message": f"Not Found {TOKEN}"}, False
-
-
-@contextmanager
-def serving(kind: str) -> Iterator[Forge]:
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            length = int(self.headers.get("content-length", 0))
-            body = json.loads(self.rfile.read(length)) if length else None
-            playing.asked.append(f"{self.command} {self.path}")
-            playing.headers.append({name.lower(): value for name, value in self.headers.items()})
-            code, content, has_next = playing.answer(self.command, self.path, body)
-            raw = json.dumps(content).encode()
-            if playing.troubles and playing.troubles[0][0] == self.command:
-                _, code, raw = playing.troubles.pop(0)
-            if code == 0:  # no answer at all
-                self.close_connection = True
-                return
-            self.send_response(code)
-            if has_next:
-                # A next page elsewhere: whoever follows it takes the token along.
-                self.send_header("link", '<http://127.0.0.1:1/next>; rel="next"')
-            self.send_header("content-length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-
-        do_GET = do_POST = do_PATCH = do_PUT = _answer  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        playing = Forge(kind, server.server_port)
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield playing
-        finally:
-            server.shutdown()
-            thread.join()
+def run(
+    forge: Forge, file: str, *options: str, stdin: bytes | None = None, token: str = TOKEN
+) -> Result:
+    return CliRunner().invoke(
+        comment,
+        ["--to", forge.kind, "--project", "acme/fleet", "--request", "3", "--api", forge.url,
+         *options, file],
+        input=stdin,
+        env={TOKEN_VARIABLE: token, "no_proxy": "127.0.0.1"},
+    )  # fmt: skip
 
 
 @pytest.fixture(params=["github", "gitlab"])
 def forge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forge]:
     monkeypatch.setattr(requests, "_RETRY_AFTER_SECONDS", (0.0, 0.0))
-    with serving(request.param) as playing:
+    with serve_comments(request.param) as playing:
         yield playing
 
 
@@ -166,11 +47,11 @@ def plan(tmp_path: Path) -> str:
 
 def test_the_first_plan_makes_a_comment(forge: Forge, plan: str) -> None:
     forge.add("Looks good to me")
-    result = forge.run(plan)
+    result = run(forge, plan)
 
     assert result.exit_code == 0
     assert forge.bodies == ["Looks good to me", PLAN]
-    assert forge.writes == [f"POST {_LISTS[forge.kind]}"]
+    assert forge.writes == [f"POST {LISTS[forge.kind]}"]
     if forge.kind == "github":
         link = "https://github.example.org/acme/fleet/pull/3#issuecomment-101"
         assert result.output == f"made the comment {link}\n"
@@ -185,18 +66,18 @@ def test_the_next_plan_is_written_over_it(forge: Forge, plan: str) -> None:
     forge.add("Looks good to me")
     number = forge.add(OLD_PLAN)
     forge.add(f"I quote:\n{OLD_PLAN}")
-    result = forge.run(plan)
+    result = run(forge, plan)
 
     assert result.exit_code == 0
     assert result.output.startswith("updated ")
     assert forge.bodies == ["Looks good to me", PLAN, f"I quote:\n{OLD_PLAN}"]
-    assert forge.writes == [f"{_VERBS[forge.kind]} {_CHANGES[forge.kind]}/{number}"]
+    assert forge.writes == [f"{VERBS[forge.kind]} {CHANGES[forge.kind]}/{number}"]
 
 
 @pytest.mark.parametrize("before", [PLAN, PLAN.replace("\n", "\r\n"), PLAN.rstrip()])
 def test_the_same_plan_is_not_written_again(forge: Forge, plan: str, before: str) -> None:
     forge.add(before)
-    result = forge.run(plan)
+    result = run(forge, plan)
     assert (result.exit_code, forge.writes) == (0, [])
     assert result.output.endswith(" says so already\n")
 
@@ -207,7 +88,7 @@ def test_the_comment_is_found_on_a_later_page(forge: Forge, plan: str) -> None:
     forge.add(OLD_PLAN)
     forge.add("The last word")
     forge.page_length = 2
-    assert forge.run(plan).exit_code == 0
+    assert run(forge, plan).exit_code == 0
     assert forge.bodies[6:] == [PLAN, "The last word"]
     assert [asked[-6:] for asked in forge.asked if "per_page" in asked] == [
         f"page={number}" for number in range(1, 5)
@@ -218,7 +99,7 @@ def test_the_look_ends_where_the_comment_is(forge: Forge, plan: str) -> None:
     forge.add(OLD_PLAN)
     forge.add("More")
     forge.page_length = 1
-    assert forge.run(plan).exit_code == 0
+    assert run(forge, plan).exit_code == 0
     assert not any(asked.endswith("&page=2") for asked in forge.asked)
 
 
@@ -227,38 +108,38 @@ def test_the_look_has_a_bound(forge: Forge, plan: str, monkeypatch: pytest.Monke
     forge.page_length = 1
     for number in range(4):
         forge.add(f"Comment {number}")
-    result = forge.run(plan)
+    result = run(forge, plan)
     assert result.exit_code == 1
     assert "more than 3 pages of comments" in str(result.exception)
     assert forge.writes == []
 
     forge.comments.pop()
-    assert forge.run(plan).exit_code == 0
+    assert run(forge, plan).exit_code == 0
     assert forge.bodies[-1] == PLAN
 
 
 def test_what_somebody_else_wrote_is_left_to_them(forge: Forge, plan: str) -> None:
     forge.add(OLD_PLAN, ADA)
     number = forge.add(OLD_PLAN)
-    assert forge.run(plan).exit_code == 0
+    assert run(forge, plan).exit_code == 0
     assert forge.bodies == [OLD_PLAN, PLAN]
-    assert forge.writes == [f"{_VERBS[forge.kind]} {_CHANGES[forge.kind]}/{number}"]
+    assert forge.writes == [f"{VERBS[forge.kind]} {CHANGES[forge.kind]}/{number}"]
 
     forge.comments.pop()
-    assert forge.run(plan).exit_code == 0
+    assert run(forge, plan).exit_code == 0
     assert forge.bodies == [OLD_PLAN, PLAN]
 
 
 def test_an_app_takes_the_comment_of_a_bot_and_of_nobody_else(
     plan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving("github") as forge:
+    with serve_comments("github") as forge:
         forge.me = None
         forge.add(OLD_PLAN, ADA)
         forge.comments.append({"id": 1, "body": OLD_PLAN, "user": None})
-        assert forge.run(plan).output.startswith("made ")
-        forge.run(plan)
-        assert forge.run(plan).output.endswith("says so already\n")
+        assert run(forge, plan).output.startswith("made ")
+        run(forge, plan)
+        assert run(forge, plan).output.endswith("says so already\n")
         assert forge.bodies == [OLD_PLAN, OLD_PLAN, PLAN]
 
 
@@ -267,7 +148,7 @@ def test_a_comment_that_may_not_be_changed_gets_a_new_one_beside_it(
 ) -> None:
     number = forge.add(OLD_PLAN)
     forge.locked.add(number)
-    result = forge.run(plan)
+    result = run(forge, plan)
     assert result.exit_code == 0
     assert result.output.startswith("made ")
     assert forge.bodies == [OLD_PLAN, PLAN]
@@ -275,8 +156,8 @@ def test_a_comment_that_may_not_be_changed_gets_a_new_one_beside_it(
 
 def test_a_comment_that_was_removed_meanwhile_is_made_again(forge: Forge, plan: str) -> None:
     forge.add(OLD_PLAN)
-    forge.troubles.append((_VERBS[forge.kind], 404, b"{}"))
-    assert forge.run(plan).output.startswith("made ")
+    forge.troubles.append((VERBS[forge.kind], 404, b"{}"))
+    assert run(forge, plan).output.startswith("made ")
 
 
 @pytest.mark.parametrize("code", [0, 502])
@@ -284,7 +165,7 @@ def test_a_comment_whose_answer_was_lost_is_not_made_twice(
     forge: Forge, plan: str, code: int
 ) -> None:
     forge.troubles.append(("POST", code, b""))
-    result = forge.run(plan)
+    result = run(forge, plan)
     assert result.exit_code == 0
     assert forge.bodies == [PLAN]
     assert result.output.endswith("says so already\n")
@@ -292,12 +173,12 @@ def test_a_comment_whose_answer_was_lost_is_not_made_twice(
 
 def test_an_overloaded_forge_is_asked_three_times(forge: Forge, plan: str) -> None:
     forge.troubles += [("GET", 503, b""), ("GET", 429, b"")]
-    assert forge.run(plan).exit_code == 0
+    assert run(forge, plan).exit_code == 0
     assert forge.bodies == [PLAN]
 
     forge.asked.clear()
     forge.troubles += [("GET", 503, b"Sorry")] * 3
-    result = forge.run(plan)
+    result = run(forge, plan)
     assert result.exit_code == 1
     assert "answered 503 (Sorry)" in str(result.exception)
     assert len(forge.asked) == 3
@@ -321,7 +202,7 @@ def test_a_refusal_is_a_sentence_without_the_token(
 ) -> None:
     words = json.dumps({"message": f"No.\x1b[2J {TOKEN}"}).encode()
     forge.troubles.append((method, code, words))
-    result = forge.run(plan)
+    result = run(forge, plan)
     said = str(result.exception)
     assert result.exit_code == 1
     assert sentence in said
@@ -334,21 +215,21 @@ def test_a_refusal_is_a_sentence_without_the_token(
 @pytest.mark.parametrize("content", [b"", b"{}", b"<html>", b"[" * 9000, b"\xff"])
 def test_an_answer_in_another_form_is_a_sentence(forge: Forge, plan: str, content: bytes) -> None:
     forge.troubles.append(("GET", 200, content))
-    result = forge.run(plan)
+    result = run(forge, plan)
     assert "is no such API, check --api" in str(result.exception)
     assert forge.writes == []
 
     forge.add(OLD_PLAN)
     forge.troubles += [("GET", 200, json.dumps(forge.comments).encode()), ("GET", 200, content)]
-    assert "whose the token is" in str(forge.run(plan).exception)
+    assert "whose the token is" in str(run(forge, plan).exception)
     assert forge.writes == []
 
 
 def test_entries_that_are_no_comments_are_passed_over(forge: Forge, plan: str) -> None:
     odd = [None, 1, {}, {"body": PLAN}, {"id": "../../x", "body": PLAN}, {"id": 1, "body": None}]
     forge.troubles.append(("GET", 200, json.dumps(odd).encode()))
-    assert forge.run(plan).exit_code == 0
-    assert forge.writes == [f"POST {_LISTS[forge.kind]}"]
+    assert run(forge, plan).exit_code == 0
+    assert forge.writes == [f"POST {LISTS[forge.kind]}"]
 
 
 def test_an_answer_without_end_is_not_read_to_its_end(
@@ -356,34 +237,34 @@ def test_an_answer_without_end_is_not_read_to_its_end(
 ) -> None:
     monkeypatch.setattr(requests, "MAX_ANSWER_BYTES", 1024 * 1024)
     forge.troubles += [("GET", 200, b" " * (2 * 1024 * 1024))] * 3
-    result = forge.run(plan)
+    result = run(forge, plan)
     assert "its answer is longer than 1 MiB" in str(result.exception)
     assert forge.writes == []
 
 
 def test_a_forge_that_is_not_there_is_a_sentence(forge: Forge, plan: str) -> None:
-    result = forge.run(plan, "--api", f"http://127.0.0.1:{free_port()}")
+    result = run(forge, plan, "--api", f"http://127.0.0.1:{free_port()}")
     assert result.exit_code == 1
     assert "did not answer; check --api and the network" in str(result.exception)
 
 
 def test_a_dry_run_looks_and_writes_nothing(forge: Forge, plan: str) -> None:
-    assert forge.run(plan, "--dry-run").output == "would make a comment\n"
+    assert run(forge, plan, "--dry-run").output == "would make a comment\n"
     forge.add(OLD_PLAN)
-    assert forge.run(plan, "--dry-run").output.startswith("would update ")
+    assert run(forge, plan, "--dry-run").output.startswith("would update ")
     forge.comments[0]["body"] = PLAN
-    assert forge.run(plan, "--dry-run").output.endswith("says so already\n")
+    assert run(forge, plan, "--dry-run").output.endswith("says so already\n")
     assert forge.writes == []
 
 
 def test_the_plan_may_come_from_standard_input(forge: Forge) -> None:
-    assert forge.run("-", stdin=PLAN.encode()).exit_code == 0
+    assert run(forge, "-", stdin=PLAN.encode()).exit_code == 0
     assert forge.bodies == [PLAN]
 
 
 def test_the_longest_plan_is_taken(forge: Forge) -> None:
     text = MARKER + "\n" + "😀" * (MAX_CHARACTERS - len(MARKER) - 1)
-    assert forge.run("-", stdin=text.encode()).exit_code == 0
+    assert run(forge, "-", stdin=text.encode()).exit_code == 0
     assert forge.bodies == [text]
 
 
@@ -401,7 +282,7 @@ def test_the_longest_plan_is_taken(forge: Forge) -> None:
     ],
 )
 def test_what_is_no_plan_is_wrong_usage(forge: Forge, content: bytes, sentence: str) -> None:
-    result = forge.run("-", stdin=content)
+    result = run(forge, "-", stdin=content)
     assert result.exit_code == 2
     words = re.sub(r"\s+", " ", result.output)
     assert sentence in words
@@ -422,24 +303,24 @@ def test_what_is_no_plan_is_wrong_usage(forge: Forge, content: bytes, sentence: 
 def test_an_address_that_cannot_be_right_is_wrong_usage(
     forge: Forge, plan: str, options: list[str], sentence: str
 ) -> None:
-    result = forge.run(plan, *options)
+    result = run(forge, plan, *options)
     assert result.exit_code == 2
     assert sentence in result.output
     assert forge.asked == []
 
 
 def test_without_a_token_nobody_is_asked(forge: Forge, plan: str, tmp_path: Path) -> None:
-    result = forge.run(plan, token="")
+    result = run(forge, plan, token="")
     assert result.exit_code == 2
     assert "there is no usable token" in result.output
     assert forge.asked == []
 
     (tmp_path / "token").write_text("another\n")
-    assert forge.run(plan, "--token-file", str(tmp_path / "token")).exit_code == 0
+    assert run(forge, plan, "--token-file", str(tmp_path / "token")).exit_code == 0
     assert any("another" in value for value in forge.headers[0].values())
 
 
 def test_a_file_that_is_not_there_is_wrong_usage(forge: Forge, tmp_path: Path) -> None:
-    result = forge.run(str(tmp_path / "none.md"))
+    result = run(forge, str(tmp_path / "none.md"))
     assert result.exit_code == 2
     assert "none.md" in result.output
