@@ -17,9 +17,10 @@ from reconciler.cli.history_text import Told, render, show
 from reconciler.cli.options import folder_option
 from reconciler.config_repo.assemble import Fleet
 from reconciler.config_repo.checkout import Checkout
+from reconciler.config_repo.names import UnknownModelError
 from reconciler.errors import ConfigError, SettingsError
 from reconciler.history.fleet import read_fleet
-from reconciler.history.read import Entry, UnknownModelError, read_history
+from reconciler.history.read import Entry, read_history
 from reconciler.history.signatures import read_signatures
 from reconciler.settings import parse_duration
 from reconciler.status.client import printable

@@ -17,7 +17,8 @@ import click
 
 from reconciler.cli.options import folder_option
 from reconciler.config_repo.checkout import Checkout, show_id
-from reconciler.errors import ConfigError, ReconcilerError
+from reconciler.config_repo.names import UnknownModelError
+from reconciler.errors import ReconcilerError
 from reconciler.locking.commit import (
     LockChange,
     commit_locks,
@@ -27,7 +28,6 @@ from reconciler.locking.commit import (
     write_message,
 )
 from reconciler.locking.folder import (
-    UNKNOWN_MODEL,
     Entry,
     LockFolder,
     place_trouble,
@@ -109,9 +109,7 @@ def lock(
     checkout = Checkout(folder) if update and not no_commit else None
     try:
         found = read_lock_folder(folder, models)
-    except ConfigError as error:
-        if error.reason != UNKNOWN_MODEL:
-            raise
+    except UnknownModelError as error:
         raise click.UsageError(str(error)) from None
     report = Report(problems=list(found.problems))
     if check:

@@ -19,13 +19,13 @@ import click
 
 from reconciler.cli.options import folder_option
 from reconciler.config_repo.checkout import Checkout, show_id
+from reconciler.config_repo.commits import commit_files, count_behind, find_branch
+from reconciler.config_repo.names import UnknownModelError
 from reconciler.errors import ConfigError, GitError, ReconcilerError
-from reconciler.history.read import UnknownModelError
 from reconciler.locking.resolve import resolve_lock
 from reconciler.model import Deployment, Lock
 from reconciler.planning.placement import holders
 from reconciler.rollback.bytes_check import Offer, check_bytes
-from reconciler.rollback.commits import commit_files, count_behind, find_branch
 from reconciler.rollback.proposal import NO_WAY_BACK, Proposal, propose_pin, propose_way_back
 from reconciler.rollback.restore import LockAnew
 from reconciler.rollback.subject import Subject, find_subject

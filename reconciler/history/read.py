@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from reconciler.config_repo.checkout import Checkout
-from reconciler.errors import ConfigError
+from reconciler.config_repo.names import UnknownModelError
 from reconciler.history.log import read_steps
 from reconciler.history.objects import (
     Message,
@@ -31,15 +31,9 @@ from reconciler.history.state import State, read_names, read_state
 from reconciler.history.trail import Files, Turn, trace
 from reconciler.model import Commit
 
-__all__ = ["Entry", "State", "UnknownModelError", "read_history"]
+__all__ = ["Entry", "State", "read_history"]
 
 _REVERTS = re.compile(r"^This reverts commit ([0-9a-f]{7,40})\b", re.MULTILINE)
-
-
-class UnknownModelError(ConfigError):
-    """No deployment of the history has the name that was asked for."""
-
-    reason = "UnknownModel"
 
 
 @dataclass(frozen=True, slots=True)

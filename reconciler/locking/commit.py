@@ -4,19 +4,17 @@ All lock files of a run are written or none, and without a commit there is no ch
 that refuses or a key that is locked leaves files and branch as they were.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.config_repo.checkout import Checkout
-from reconciler.errors import ConfigError, GitError
-from reconciler.files import sync_folder, write_atomically
+from reconciler.config_repo.commits import WRITE_FAILED, Contents, commit_files, write_files
+from reconciler.errors import ConfigError
+from reconciler.files import sync_folder
 from reconciler.locking.text import render_lock
 from reconciler.model import Commit, Deployment, Lock
 from reconciler.planning.wording import format_bytes
-
-WRITE_FAILED = "WriteFailed"
 
 _SUBJECT_LENGTH = 72
 
@@ -64,8 +62,7 @@ def write_message(changes: Sequence[LockChange]) -> str:
 
 def write_locks(folder: Path, changes: Sequence[LockChange]) -> None:
     """Write the lock files, all or none; raises ConfigError when one cannot be written."""
-    with _restoring(folder, changes):
-        _write(folder, changes)
+    write_files(folder, _render(changes))
 
 
 def remove_lock(folder: Path, path: str) -> None:
@@ -85,15 +82,7 @@ def commit_locks(checkout: Checkout, changes: Sequence[LockChange], branch: str 
     """
     paths = [change.after.path for change in changes]
     checkout.check_clean([*paths, *(change.deployment.path for change in changes)])
-    with _switched(checkout, branch), _restoring(checkout.folder, changes):
-        _write(checkout.folder, changes)
-        try:
-            return checkout.commit(paths, write_message(changes))
-        except GitError as error:
-            raise GitError(
-                f"{error}; the lock files were not changed, run it again once that is mended",
-                error.reason,
-            ) from None
+    return commit_files(checkout, _render(changes), write_message(changes), branch)
 
 
 def _write_subject(changes: Sequence[LockChange]) -> str:
@@ -132,51 +121,5 @@ def _count(number: int) -> str:
     return f"{number} model{'' if number == 1 else 's'}"
 
 
-def _write(folder: Path, changes: Sequence[LockChange]) -> None:
-    for change in changes:
-        try:
-            write_atomically(folder / change.after.path, render_lock(change.after).encode())
-        except OSError as error:
-            raise ConfigError(
-                f"{change.after.path} cannot be written ({error.strerror}); no lock file was"
-                " changed",
-                WRITE_FAILED,
-            ) from None
-
-
-@contextmanager
-def _restoring(folder: Path, changes: Sequence[LockChange]) -> Iterator[None]:
-    """Bring the lock files back to what they were if the block fails."""
-    before: dict[Path, bytes | None] = {}
-    for change in changes:
-        path = folder / change.after.path
-        before[path] = path.read_bytes() if path.is_file() else None
-    try:
-        yield
-    except BaseException:
-        _restore(before)
-        raise
-
-
-def _restore(before: Mapping[Path, bytes | None]) -> None:
-    for path, content in before.items():
-        if content is None and path.is_file():
-            path.unlink()
-        elif content is not None and path.read_bytes() != content:
-            write_atomically(path, content)
-
-
-@contextmanager
-def _switched(checkout: Checkout, branch: str | None) -> Iterator[None]:
-    """Go on on a new branch; back, and without it, if the block fails."""
-    if branch is None:
-        yield
-        return
-    checkout.switch_to_new_branch(branch)
-    try:
-        yield
-    except BaseException:
-        # Not `switch`: a CI job's clone often stands on no branch at all.
-        checkout.git("checkout", "--quiet", "-")
-        checkout.git("branch", "--quiet", "-D", "--", branch)
-        raise
+def _render(changes: Sequence[LockChange]) -> Contents:
+    return {change.after.path: render_lock(change.after).encode() for change in changes}

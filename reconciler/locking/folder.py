@@ -6,25 +6,21 @@ date can be made anew: whatever is wrong with a lock is no reason not to lock.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-from reconciler.config_repo.assemble import Fleet
 from reconciler.config_repo.build import build_lock
 from reconciler.config_repo.documents import Broken, Document, parse_document
 from reconciler.config_repo.fleets import read_folder
 from reconciler.config_repo.layout import Kind, Place, locate, lock_path
 from reconciler.config_repo.locks import find_misfits
+from reconciler.config_repo.names import find_named
 from reconciler.config_repo.yaml_text import MAX_TEXT_BYTES, Mistake
-from reconciler.errors import ConfigError, ReconcilerError
+from reconciler.errors import ReconcilerError
 from reconciler.locking.resolve import UnfitVersionError, wanted_versions
 from reconciler.model import Deployment, Lock, Problem
 from reconciler.planning.locks import LOCK_MISMATCH
 
-UNKNOWN_MODEL = "UnknownModel"
-
 _LOCKS = "deployments/*/*.lock.yaml"
-_NAMED_MODELS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +56,12 @@ class LockFolder:
 def read_lock_folder(folder: Path, names: Sequence[str] = ()) -> LockFolder:
     """Return the locks in a folder; `names` of models, `ranker` or `search/ranker`, are a choice.
 
-    A name without its group stands for the model in every group. Raises ConfigError: UnknownModel
-    for a name that no deployment has, and when there is far too much to read.
+    A name without its group stands for the model in every group. Raises
+    UnknownModelError for a name that no deployment has, ConfigError when there is far too much.
     """
     fleet = read_folder(folder, with_locks=False)
     if names:
-        paths = _choose(fleet, names)
+        paths = {item.path for name in names for item in find_named(fleet, name)}
         problems = [problem for problem in fleet.problems if problem.path in paths]
         orphans: Iterable[str] = ()
     else:
@@ -90,26 +86,6 @@ def place_trouble(folder: Path, deployment: Deployment, error: ReconcilerError) 
         line = ("version",) if is_main else ("labels", labels[0])
     mistake = document.complain(str(error), *line)
     return Problem(deployment.path, mistake.line, mistake.column, mistake.message)
-
-
-def _choose(fleet: Fleet, names: Sequence[str]) -> set[str]:
-    """Return the paths of the deployments that are named, broken ones included."""
-    known: dict[str, set[str]] = {}
-    for path, deployment in fleet.deployments.items():
-        for name in (deployment.model, f"{deployment.group}/{deployment.model}"):
-            known.setdefault(name, set()).add(path)
-    for path, (file, _) in fleet.broken.items():
-        if file.place.kind is Kind.DEPLOYMENT:
-            for name in (file.model, f"{file.place.group}/{file.model}"):
-                known.setdefault(name, set()).add(path)
-    chosen: set[str] = set()
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, n=_NAMED_MODELS, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else "look into deployments/"
-            raise ConfigError(f"there is no deployment of {name!r}; {hint}", UNKNOWN_MODEL)
-        chosen |= known[name]
-    return chosen
 
 
 def _find_orphans(folder: Path) -> Iterator[str]:

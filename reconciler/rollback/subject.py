@@ -1,13 +1,12 @@
 """The one deployment that a person names: its texts now, its history, and who serves it."""
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
-from reconciler.config_repo.assemble import Fleet
 from reconciler.config_repo.checkout import Checkout
 from reconciler.config_repo.fleets import FleetReader
-from reconciler.config_repo.layout import Kind, lock_path
-from reconciler.history.read import State, UnknownModelError, read_history
+from reconciler.config_repo.layout import lock_path
+from reconciler.config_repo.names import UnknownModelError, find_one
+from reconciler.history.read import State, read_history
 from reconciler.model import Member
 from reconciler.rollback.restore import Pair, read_pair
 from reconciler.rollback.way_back import Step, follow
@@ -107,38 +106,15 @@ def find_subject(checkout: Checkout, name: str) -> Subject:
     """
     head = checkout.resolve("HEAD")
     fleet = FleetReader(checkout).read(head.id)
-    path, group, model = _choose(fleet, name)
-    entries = read_history(checkout, head.id, f"{group}/{model}")
-    members = fleet.groups[group].nodes if group in fleet.groups else ()
+    named = find_one(fleet, name)
+    entries = read_history(checkout, head.id, f"{named.group}/{named.model}")
+    group = fleet.groups.get(named.group)
     return Subject(
         checkout,
-        group,
-        model,
-        read_pair(checkout, head.id, path),
-        tuple(follow(entries, path)),
-        members,
+        named.group,
+        named.model,
+        read_pair(checkout, head.id, named.path),
+        tuple(follow(entries, named.path)),
+        group.nodes if group else (),
         fleet.policy.requires_lock,
     )
-
-
-def _choose(fleet: Fleet, name: str) -> tuple[str, str, str]:
-    """Return path, group and model of the deployment with that name, broken ones included."""
-    known = {path: (item.group, item.model) for path, item in fleet.deployments.items()}
-    for path, (file, _) in fleet.broken.items():
-        if file.place.kind is Kind.DEPLOYMENT:
-            known[path] = (file.place.group, file.model)
-    wanted_group, _, wanted_model = name.rpartition("/")
-    found = sorted(
-        (path, group, model)
-        for path, (group, model) in known.items()
-        if model == wanted_model and wanted_group in ("", group)
-    )
-    if len(found) == 1:
-        return found[0]
-    if found:
-        keys = " or ".join(f"{group}/{model}" for _, group, model in found)
-        raise UnknownModelError(f"{name} is in {len(found)} groups; name one: {keys}")
-    models = {model for _, model in known.values()} | {f"{g}/{m}" for g, m in known.values()}
-    near = get_close_matches(name, sorted(models), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`reconciler history` names all"
-    raise UnknownModelError(f"there is no deployment of {name} at HEAD; {hint}")

@@ -226,7 +226,7 @@ def test_a_hook_that_refuses_leaves_everything_as_it_was(
     head, text = stage.head(), (stage.config / LOCKED).read_bytes()
     error = stage.fail("--update", *branch)
     assert isinstance(error, GitError)
-    assert "not on a Friday; the lock files were not changed" in str(error)
+    assert "not on a Friday; nothing was changed" in str(error)
     assert (stage.head(), stage.status()) == (head, "")
     assert (stage.config / LOCKED).read_bytes() == text
     assert not (stage.config / SPELLER_LOCKED).exists()

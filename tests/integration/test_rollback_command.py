@@ -676,9 +676,9 @@ def test_names(clone: Clone) -> None:
     clone.commit({RANKER: clone.text(41), **ads})
     for name, words in {
         "ranker": "ranker is in 2 groups; name one: ads/ranker or search/ranker",
-        "rankr": "no deployment of rankr at HEAD; did you mean ranker",
+        "rankr": "no deployment of 'rankr'; did you mean ranker",
         "search/rnker": "did you mean search/ranker",
-        "xyz": "no deployment of xyz at HEAD",
+        "xyz": "no deployment of 'xyz'; look into",
     }.items():
         result = clone.run("pin", name, "42")
         assert result.exit_code == 2

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from reconciler.config_repo.checkout import Checkout
+from reconciler.config_repo.names import UnknownModelError
 from reconciler.errors import GitError
 from reconciler.history import log as history_log
-from reconciler.history.read import Entry, UnknownModelError, read_history
+from reconciler.history.read import Entry, read_history
 from reconciler.model import Strategy
 from tests.gitserver import git
 
