@@ -27,13 +27,16 @@ class Hold:
 
     reason: str
     sentence: str
+    ends_in_seconds: float | None = None
+    """When it ends by itself; None where a commit has to end it."""
 
 
 def find_node_hold(desired: Desired, pause: Pause | None, wall_seconds: float) -> Hold | None:
     """Return what holds the whole node at `wall_seconds` (Unix time), the strongest first."""
     if pause is not None and wall_seconds < pause.until_seconds:
         until = _show(pause.until_seconds, "UTC")
-        return Hold(PAUSED, f"this node is paused until {until}: {pause.reason}")
+        sentence = f"this node is paused until {until}: {pause.reason}"
+        return Hold(PAUSED, sentence, pause.until_seconds - wall_seconds)
     group = desired.group
     if group is None:
         return None
@@ -42,7 +45,8 @@ def find_node_hold(desired: Desired, pause: Pause | None, wall_seconds: float) -
     frozen = find_freeze(desired.policy.freezes, group.name, wall_seconds)
     if frozen is not None:
         until = _show(frozen.until_seconds, frozen.timezone)
-        return Hold(FROZEN, f"frozen until {until}: {frozen.reason}")
+        sentence = f"frozen until {until}: {frozen.reason}"
+        return Hold(FROZEN, sentence, frozen.until_seconds - wall_seconds)
     return None
 
 

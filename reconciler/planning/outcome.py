@@ -126,13 +126,15 @@ def _held(target: Target, sight: Sight) -> _Verdict | None:
         if not any(is_active(status) for status in sight.seen.values()) and not sight.unreachable:
             return None
         sentence = f"{hold.sentence}; stop: true waits{_meanwhile(sight)}"
-        return _Verdict(Phase.STOPPING, hold.reason, sentence)
+        return _Verdict(
+            Phase.STOPPING, hold.reason, sentence, retry_in_seconds=hold.ends_in_seconds
+        )
     if deployed := _deployed(target, sight):
         return replace(deployed, sentence=f"{deployed.sentence}; {hold.sentence}")
     main = target.goal.main
     what = "the newest version" if main is None else f"version {main}"
     sentence = f"{hold.sentence}; {what} waits{_meanwhile(sight)}"
-    return _Verdict(Phase.DEPLOYING, hold.reason, sentence)
+    return _Verdict(Phase.DEPLOYING, hold.reason, sentence, retry_in_seconds=hold.ends_in_seconds)
 
 
 def _stopping(deployment: Deployment, sight: Sight) -> _Verdict:

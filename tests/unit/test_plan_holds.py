@@ -62,6 +62,7 @@ def test_a_freeze_holds_a_new_version_back_and_says_until_when() -> None:
     assert (outcome.phase, outcome.reason, outcome.wanted) == (Phase.DEPLOYING, "Frozen", 3)
     assert "frozen until Mon 2026-11-23 08:00 Europe/Berlin" in outcome.sentence
     assert "no changes at weekends" in outcome.sentence
+    assert outcome.retry_in_seconds == 43 * 3600
     assert "version 2 goes on serving" in outcome.sentence
     condition = change_condition(made)
     assert (condition.holds, condition.reason) == (False, "Frozen")
