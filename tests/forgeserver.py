@@ -1,8 +1,9 @@
 """A server that plays what GitHub and GitLab have for comments under request 3 of acme/fleet."""
 
 import json
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -33,6 +34,8 @@ class Forge:
     """Ids of the comments that may not be changed."""
     troubles: list[tuple[str, int, bytes]] = field(default_factory=list)
     """A method, and what the next request by it is answered instead, after it was carried out."""
+    trickles: bool = False
+    """Whether an answer never ends, and comes byte by byte, each in good time."""
     headers: list[dict[str, str]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
@@ -112,9 +115,14 @@ def serve_comments(kind: str) -> Iterator[Forge]:
             if has_next:
                 # A next page elsewhere: whoever follows it takes the token along.
                 self.send_header("link", '<http://127.0.0.1:1/next>; rel="next"')
-            self.send_header("content-length", str(len(raw)))
+            self.send_header("content-length", str(10**6 if playing.trickles else len(raw)))
             self.end_headers()
-            self.wfile.write(raw)
+            with suppress(OSError):  # until the other side has had enough
+                while playing.trickles:
+                    self.wfile.write(b" ")
+                    time.sleep(0.01)
+            if not playing.trickles:
+                self.wfile.write(raw)
 
         do_GET = do_POST = do_PATCH = do_PUT = _answer  # noqa: N815
 

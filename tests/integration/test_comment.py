@@ -242,6 +242,16 @@ def test_an_answer_without_end_is_not_read_to_its_end(
     assert forge.writes == []
 
 
+def test_an_answer_that_trickles_in_is_not_waited_for(
+    forge: Forge, plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "_DEADLINE_SECONDS", 0.1)
+    forge.trickles = True
+    result = run(forge, plan)
+    assert "its answer was not complete within 0.1 s" in str(result.exception)
+    assert forge.writes == []
+
+
 def test_a_forge_that_is_not_there_is_a_sentence(forge: Forge, plan: str) -> None:
     result = run(forge, plan, "--api", f"http://127.0.0.1:{free_port()}")
     assert result.exit_code == 1
