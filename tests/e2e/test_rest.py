@@ -71,3 +71,33 @@ async def test_a_thousand_ticks_write_nothing_ask_nothing_and_say_nothing(
         assert all("speller" in request.decoded for request in proxy.listings), (
             "an installed pin costs nothing"
         )
+
+
+async def test_a_locked_version_is_listed_once_and_never_again(
+    stage: Stage, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.publish("ranker", 1)
+    stage.publish("speller", 1)
+    stage.commit({"groups/g.yaml": GROUP}, deployment("speller", "latest"))
+    await asyncio.to_thread(stage.run_command, "lock")
+    stage.commit({}, subject="Lock")
+    await asyncio.to_thread(stage.start)
+    await asyncio.to_thread(stage.wait_served, "speller", 1)
+    await asyncio.to_thread(stage.stop_agent)
+    stage.commit(deployment("ranker", "latest"))
+    await asyncio.to_thread(stage.run_command, "lock")
+    stage.commit({}, subject="Lock the ranker")
+    async with run_proxy(endpoint) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        environment = {**stage.environment(), "RECONCILER_BUCKET_INTERVAL": "1ms"}
+        agent = Agent(load_settings({}, environment))
+        assert await agent.run_once(30)
+        assert [request.is_listing for request in proxy.requests].count(True) == 1
+        assert "ranker/1/" in proxy.listings[0].decoded
+        reads = len(proxy.reads)
+        for _ in range(50):
+            agent.sync()
+            await agent.buckets.refresh()
+            await agent.tick()
+        await agent.close()
+        assert (len(proxy.listings), len(proxy.reads)) == (1, reads)
