@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.stage import Stage, deployment, wait_until
 from tests.gitserver import git, serve_http
+from tests.savedmodels import write_savedmodel
 
 GROUPS = {"groups/g.yaml": "nodes: [one, two]\nquota: {disk: 1GB}\n"}
 LOCKED = {"fleet.yaml": "lock: required\nkeep: 1\n"}
@@ -131,4 +132,23 @@ def test_a_node_refuses_what_is_not_locked_where_locks_are_required(stage: Stage
     wait_until(lambda: stage.condition("ConfigValid").get("holds") is False, "the refusal")
     assert "reconciler lock ranker" in stage.condition("ConfigValid")["sentence"]
     lock_and_commit(stage, "Lock it")
+    stage.wait_served("ranker", 1)
+
+
+def test_a_download_is_held_against_the_sums_that_were_published(stage: Stage) -> None:
+    export = write_savedmodel(stage.folder / "export", 10)
+    source = f"gs://{stage.bucket.name}/ranker"
+    stage.run_command("publish", str(export), source)
+    stage.commit({"groups/g.yaml": "nodes: [node]"}, LOCKED, deployment("ranker", 1))
+    stage.run_command("lock")
+    lock = stage.remote.work / LOCK
+    right = lock.read_text()
+    graph = next(line for line in right.splitlines() if "saved_model.pb:" in line)
+    wrong = graph.rpartition(" ")[0] + " " + "0" * 64
+    stage.commit({LOCK: right.replace(graph, wrong)})
+    stage.start()
+    found = stage.wait_phase("ranker", "Failed", "LockMismatch")
+    assert "saved_model.pb" in found["sentence"]
+    assert not (stage.models_dir / "ranker" / "1").exists()
+    stage.commit({LOCK: right})
     stage.wait_served("ranker", 1)
