@@ -144,7 +144,7 @@ def test_a_download_is_held_against_the_sums_that_were_published(stage: Stage) -
     lock = stage.remote.work / LOCK
     right = lock.read_text()
     graph = next(line for line in right.splitlines() if "saved_model.pb:" in line)
-    wrong = graph.rpartition(" ")[0] + " " + "0" * 64
+    wrong = graph.rpartition(" ")[0] + " " + "f" * 64
     stage.commit({LOCK: right.replace(graph, wrong)})
     stage.start()
     found = stage.wait_phase("ranker", "Failed", "LockMismatch")
