@@ -49,7 +49,7 @@ class Strategy(StrEnum):
     """Unload the old version first: a gap, for a model of which two do not fit in memory."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LockedVersion:
     """One version as it was when it was locked: a node takes these bytes or none."""
 
@@ -60,6 +60,12 @@ class LockedVersion:
     """`Snapshot.digest` of what the source listed."""
     sha256: Mapping[str, str] = field(default_factory=dict)
     """Path -> hex sha256 of each file, where the version was published with these; else empty."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A text that is the same for the same bytes."""
+        sums = "".join(f"{path}\0{digest}\n" for path, digest in sorted(self.sha256.items()))
+        return hashlib.sha256(f"{self.digest}\n{sums}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

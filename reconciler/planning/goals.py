@@ -62,7 +62,7 @@ def fingerprint(deployment: Deployment) -> str:
     labels = ",".join(f"{label}={version}" for label, version in sorted(deployment.labels.items()))
     version = "latest" if deployment.version is None else deployment.version
     lock = deployment.lock
-    locked = sorted(item.digest for item in lock.versions.values()) if lock else []
+    locked = sorted(item.fingerprint for item in lock.versions.values()) if lock else []
     return (
         f"{deployment.source} {version} {labels} {deployment.strategy} {deployment.stop}"
         f" {lock.version if lock else ''} {','.join(locked)}"
