@@ -24,6 +24,6 @@ def find_rule_mistakes(document: Document) -> list[Mistake]:
 
 # Taken as it is, such a line could leave nobody who may sign the commit that repairs it.
 _NO_SIGNER = (
-    "is not a line of an allowed signers file; write it as `alice@example.com` and the text of the"
+    "this is not a line of an allowed signers file; write `alice@example.com` and the text of the"
     ' key\'s .pub file, with options such as valid-before="20270101Z" between them'
 )
