@@ -4,9 +4,11 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
+from cronsim import CronSim
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.planning import freeze as freeze_module
 from reconciler.planning.freeze import find_freeze, find_mistake
 from reconciler.policy import Freeze
 
@@ -53,6 +55,8 @@ def test_freezes_that_follow_each_other_are_one() -> None:
         ({"timezone": "/etc/passwd"}, "timezone", "no time zone"),
         ({"duration_seconds": 0.0}, "duration", "no length"),
         ({"duration_seconds": 8 * 86400.0}, "duration", "never ends"),
+        ({"start": "0 0 29 2 *", "duration_seconds": 367 * 86400.0}, "duration", "366d at most"),
+        ({"duration_seconds": 300_000 * 86400.0}, "duration", "366d at most"),
     ],
 )
 def test_a_freeze_that_cannot_be_meant_is_named(
@@ -87,3 +91,47 @@ def test_the_end_is_the_first_moment_that_is_free(
         assert now < found.until_seconds <= now + hours * 3600
         assert find_freeze([freeze], "g", found.until_seconds) is None
         assert find_freeze([freeze], "g", found.until_seconds - 1) is not None
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 23), st.integers(0, 59), st.integers(1, 1300)), max_size=6),
+    st.datetimes(datetime(2026, 3, 27), datetime(2026, 3, 31)),
+)
+def test_freezes_that_overlap_end_when_the_last_of_them_does(
+    written: list[tuple[int, int, int]], moment: datetime
+) -> None:
+    freezes = [
+        Freeze(f"{minute} {hour} * * sat", minutes * 60.0, "Europe/Berlin", "overlap")
+        for hour, minute, minutes in written
+    ]
+    now = moment.replace(tzinfo=UTC).timestamp()
+    found = find_freeze(freezes, "g", now)
+    if found is None:
+        return
+    moments = [now, *(now // 60 * 60 + 60 * step for step in range(1, 4 * 24 * 60))]
+    inside = [at for at in moments if at < found.until_seconds]
+    assert all(find_freeze(freezes, "g", at) == found for at in inside[:: len(inside) // 20 + 1])
+    assert find_freeze(freezes, "g", found.until_seconds) is None
+
+
+def test_a_hundred_freezes_that_never_leave_a_gap_cost_a_tick_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searches: list[str] = []
+
+    def count(start: str, *arguments: object, **options: object) -> object:
+        searches.append(start)
+        return CronSim(start, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(freeze_module, "CronSim", count)
+    freezes = [
+        Freeze(f"{number % 60} {number % 24} * * *", 3 * 3600.0, "UTC", "all day long")
+        for number in range(100)
+    ]
+    now = at(2026, 11, 21, 12)
+    assert find_freeze(freezes, "g", now) is not None
+    assert len(searches) <= 3 * len(freezes)
+    searches.clear()
+    for seconds in range(60):
+        assert find_freeze(freezes, "g", now + seconds) is not None
+    assert searches == []
