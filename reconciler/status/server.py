@@ -16,9 +16,9 @@ import uvicorn
 from reconciler.errors import SettingsError
 from reconciler.status.app import make_app
 from reconciler.status.board import StatusBoard
+from reconciler.status.connections import MAX_CONNECTIONS, Connection
 from reconciler.status.hooks import HookSettings
 
-_MAX_CONNECTIONS = 256
 _MAX_HEADER_BYTES = 16 * 1024
 _GRACE_SECONDS = 2
 
@@ -41,15 +41,15 @@ class StatusServer:
         self._socket = _listen(listen)
         config = uvicorn.Config(
             make_app(board, token_file, hooks or HookSettings()),
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # what a client does wrong is no line of the agent's log
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_MAX_CONNECTIONS,
+            limit_concurrency=MAX_CONNECTIONS,
             h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )

@@ -17,7 +17,9 @@ import pytest
 from reconciler.errors import SettingsError
 from reconciler.model import Commit, Deployment, Outcome, Phase
 from reconciler.resources import data_folder
+from reconciler.status import connections
 from reconciler.status.board import StatusBoard
+from reconciler.status.connections import MAX_CONNECTIONS
 from reconciler.status.journal import Journal
 from reconciler.status.metrics import Metrics
 from reconciler.status.report import NodeReport, render
@@ -303,6 +305,54 @@ async def test_the_connection_of_a_client_with_endless_headers_is_ended(node: No
 
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert (await node.client.get("/livez")).status_code == 200
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GET /livez HTTP/1.1\r\nX-Slow: "])
+async def test_connections_that_never_ask_do_not_make_a_healthy_node_look_dead(
+    node: Node, caplog: pytest.LogCaptureFixture, beginning: bytes
+) -> None:
+    silent = []
+    for _ in range(MAX_CONNECTIONS + 10):
+        connection = await asyncio.open_connection("127.0.0.1", node.server.port)
+        connection[1].write(beginning)
+        silent.append(connection)
+
+    answers = [await node.client.get("/livez") for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert await _is_ended(silent[0][0]), "the oldest of them is still there"
+    for _, writer in silent:
+        writer.close()
+    assert caplog.records == []
+
+
+async def test_a_connection_ends_with_its_time_also_while_it_drips(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_SECONDS", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.server.port)
+    writer.write(b"GET /livez HTTP/1.1\r\nX-Slow: ")
+
+    assert await _is_ended(reader)
+    writer.close()
+
+
+async def _is_ended(reader: asyncio.StreamReader) -> bool:
+    try:
+        return await asyncio.wait_for(reader.read(), 10) == b""
+    except ConnectionResetError:
+        return True
+
+
+async def test_what_is_no_request_is_refused_and_fills_no_log(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.server.port)
+    writer.write(b"\x16\x03\x01 tls to a port without\r\n\r\n")
+
+    assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/status", "/history", "/metrics", "/readyz"])
