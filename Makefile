@@ -39,10 +39,10 @@ $(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@ $(VENV)/.demo
 
-# For the tests of the page and of git over ssh, which are skipped without them (Debian, as root).
+# For the tests of the page, of git over ssh and of signed commits, which are skipped without them (Debian, as root).
 system-packages:
 	apt-get update --quiet
-	apt-get install --yes --no-install-recommends chromium git openssh-server
+	apt-get install --yes --no-install-recommends chromium git gnupg openssh-client openssh-server
 	mkdir -p /run/sshd
 
 clean:

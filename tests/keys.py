@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.gitserver import git
 
 _DEADLINE_SECONDS = 30
@@ -76,6 +78,7 @@ class GpgHome:
 @contextmanager
 def gpg_home() -> Iterator[GpgHome]:
     """Give a GPG home for a block; its path is short, as the agent's socket needs."""
+    _need("gpg", "gnupg")
     folder = Path(
         tempfile.mkdtemp(prefix="gpg", dir=None if len(tempfile.gettempdir()) < 40 else "/tmp")
     )
@@ -88,9 +91,15 @@ def gpg_home() -> Iterator[GpgHome]:
 
 def make_ssh_key(folder: Path, name: str) -> SshKey:
     """Make an ed25519 key pair in a folder."""
+    _need("ssh-keygen", "openssh-client")
     path = folder / name
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(path))
     return SshKey(path, " ".join(path.with_suffix(".pub").read_text().split()[:2]))
+
+
+def _need(command: str, package: str) -> None:
+    if shutil.which(command) is None:
+        pytest.skip(f"NOT TESTED: signed commits; there is no {command}, install {package}")
 
 
 def stop_signing(work: Path) -> None:

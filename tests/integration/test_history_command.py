@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import shutil
 import socket
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -25,6 +23,7 @@ from reconciler.status.journal import Journal
 from reconciler.status.metrics import Metrics
 from reconciler.status.server import StatusServer
 from tests.gitserver import ConfigRemote, git
+from tests.keys import make_ssh_key
 
 RANKER = "deployments/search/ranker.yaml"
 
@@ -235,11 +234,8 @@ def test_a_shallow_clone_says_that_it_does_not_know_the_beginning(
 
 def make_key(folder: Path, name: str) -> tuple[Path, str]:
     """A new SSH key, and what an allowed signers line says of it."""
-    path = folder / name
-    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(path)]
-    subprocess.run(command, check=True, timeout=30, capture_output=True)
-    kind, key, _ = path.with_suffix(".pub").read_text().split()
-    return path, f"{name}@example.org {kind} {key}"
+    made = make_ssh_key(folder, name)
+    return made.path, made.allow(f"{name}@example.org")
 
 
 def commit_signed(remote: ConfigRemote, key: Path, version: int) -> None:
@@ -252,7 +248,6 @@ def commit_signed(remote: ConfigRemote, key: Path, version: int) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
 def test_who_signed_is_judged_by_the_keys_of_fleet_yaml(
     remote: ConfigRemote, tmp_path: Path
 ) -> None:

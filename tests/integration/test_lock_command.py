@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from reconciler.errors import GitError, ReconcilerError
 from reconciler.model import Lock
 from tests.bucket import WHOLE, FakeBucket, run_fake_gcs, write_files
 from tests.gitserver import git
+from tests.keys import make_ssh_key
 
 RANKER = "deployments/search/ranker.yaml"
 LOCKED = "deployments/search/ranker.lock.yaml"
@@ -246,11 +246,9 @@ def test_a_lock_file_that_cannot_be_written_leaves_the_others_as_they_were(stage
 
 
 def test_a_commit_is_signed_where_git_is_set_to_sign(stage: Stage, tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key)]
-    subprocess.run(command, check=True, timeout=30)
-    public = key.with_suffix(".pub").read_text()
-    (tmp_path / "signers").write_text(f"ada@example.org {public}")
+    made = make_ssh_key(tmp_path, "key")
+    key = made.path
+    (tmp_path / "signers").write_text(made.allow())
     for name, value in {
         "gpg.format": "ssh",
         "gpg.ssh.allowedSignersFile": str(tmp_path / "signers"),

@@ -31,6 +31,7 @@ from reconciler.status.report import NodeReport
 from reconciler.status.server import StatusServer
 from tests.bucket import FakeBucket, run_fake_gcs
 from tests.gitserver import git
+from tests.keys import make_ssh_key
 
 RANKER = "deployments/search/ranker.yaml"
 LOCK = "deployments/search/ranker.lock.yaml"
@@ -605,11 +606,9 @@ def test_a_lock_file_that_would_be_new_is_gone_after_a_refusal(clone: Clone) -> 
 
 def test_commits_are_signed_where_git_is_set_to_sign(clone: Clone, tmp_path: Path) -> None:
     deploy(clone, 41, 42)
-    key = tmp_path / "key"
-    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]
-    subprocess.run(command, check=True, timeout=DEADLINE_SECONDS)
-    signers = tmp_path / "signers"
-    signers.write_text(f"oncall@example.org {key.with_suffix('.pub').read_text()}")
+    made = make_ssh_key(tmp_path, "key")
+    key, signers = made.path, tmp_path / "signers"
+    signers.write_text(made.allow("oncall@example.org"))
     for name, value in {
         "gpg.format": "ssh",
         "user.signingKey": str(key),
