@@ -25,6 +25,12 @@ def nodes(make_stage: Callable[..., Stage]) -> Iterator[tuple[Stage, Stage]]:
         yield one, two
 
 
+def groups(*stages: Stage) -> dict[str, str]:
+    """The group's file, with the addresses of the nodes."""
+    nodes = [{"name": s.node, "address": f"127.0.0.1:{s.status_port}"} for s in stages]
+    return {"groups/g.yaml": json.dumps({"nodes": nodes, "quota": {"disk": "1GB"}})}
+
+
 def lock_and_commit(stage: Stage, subject: str) -> str:
     stage.run_command("lock")
     return stage.commit({}, subject=subject)
@@ -49,7 +55,8 @@ def test_a_model_moves_by_pull_request_and_back_by_revert(nodes: tuple[Stage, St
     work = one.remote.work
     one.publish("ranker", 1)
     one.publish("speller", 1)
-    one.commit(GROUPS, LOCKED, deployment("ranker", "latest"), deployment("speller", 1))
+    models = {**deployment("ranker", "latest"), **deployment("speller", 1)}
+    one.commit(groups(*nodes), LOCKED, models)
     lock_and_commit(one, "Lock what we serve")
     start(*nodes)
     wait_all(nodes, "ranker", 1)
@@ -89,11 +96,19 @@ def test_a_model_moves_by_pull_request_and_back_by_revert(nodes: tuple[Stage, St
     wait_all(nodes, "ranker", 1)
     assert downloaded(nodes) == before_bytes
 
-    # And git has the story.
-    trail = json.loads(one.run_command("history", "ranker", "--json", "--no-nodes"))
+    # And git has the story, the nodes know when it came to pass.
+    trail = json.loads(one.run_command("history", "ranker", "--json"))
     moves = [(entry["from_version"], entry["to_version"]) for entry in trail["entries"]]
     assert moves[:2] == [(2, 1), (1, 2)]
     assert trail["entries"][0]["reverts"] == git("rev-parse", "lock/update", cwd=work)
+    for entry, version in zip(trail["entries"], (1, 2), strict=False):
+        came = [(node["node"], node["result"], node["version"]) for node in entry["nodes"]]
+        assert came == [("one", "deployed", version), ("two", "deployed", version)]
+        assert all(node["commit_to_serving_seconds"] is not None for node in entry["nodes"])
+
+    # One place tells the forge.
+    status = ["commit-status", "--to", "github", "--project", "acme/models", "--dry-run"]
+    assert "success" in one.run_command(*status)
 
 
 def test_a_byte_changed_under_a_lock_is_refused_on_every_node_and_named(
