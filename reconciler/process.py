@@ -18,6 +18,8 @@ from reconciler.errors import DeadlineError
 _children: set[int] = set()
 """Process groups that run now. They outlive this process unless it kills them at its end."""
 
+_PATIENCE_SECONDS = 1.0
+"""How long a command that must stop may take to remove its lock files, as git does at SIGTERM."""
 _MAX_STDERR_BYTES = 16 * 1024
 _MAX_STDOUT_BYTES = 64 * 1024 * 1024
 
@@ -59,8 +61,7 @@ def run(
         try:
             stdout, stderr = child.communicate(stdin, timeout=deadline_seconds)
         except BaseException as error:
-            _kill(child.pid)
-            child.communicate()
+            _stop(child)
             if isinstance(error, subprocess.TimeoutExpired):
                 raise DeadlineError(
                     f"{Path(command[0]).name} did not end within {deadline_seconds:g} s"
@@ -76,9 +77,17 @@ def run(
     )
 
 
-def _kill(group: int) -> None:
+def _stop(child: "subprocess.Popen[bytes]") -> None:
+    _kill(child.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        child.communicate(timeout=_PATIENCE_SECONDS)
+    _kill(child.pid)  # what is left of the group, whether or not its first process has ended
+    child.communicate()
+
+
+def _kill(group: int, number: int = signal.SIGKILL) -> None:
     with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+        os.killpg(group, number)
 
 
 @atexit.register

@@ -108,6 +108,10 @@ def history(
         raise click.UsageError(str(error)) from None
     entries = found[:bound]
     notes = _find_notes(checkout, len(found) > len(entries))
+    if not found and since_seconds is None:
+        notes.append(
+            f"there was never a deployment in {checkout.folder}; name the config's folder by -C"
+        )
     fleet = _read_fleet(checkout, commit.id, notes)
     nodes = [] if no_nodes else find_nodes(fleet.groups, entries)
     nodes += [Node(address, address) for address in addresses]
@@ -130,7 +134,7 @@ def _find_notes(checkout: Checkout, has_more: bool) -> list[str]:
     notes = []
     if has_more:
         notes.append("older changes are not shown; give --all or a larger --limit")
-    if checkout.git("rev-parse", "--is-shallow-repository").strip() == "true":
+    if checkout.is_shallow:
         notes.append(
             "this clone is shallow, so what it begins with looks as if it were created there;"
             " `git fetch --unshallow` brings the rest"

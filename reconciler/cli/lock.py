@@ -55,6 +55,16 @@ class Report:
     commit: Commit | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the commit goes."""
+
+    checkout: Checkout
+    base_id: str
+    """The commit that was checked out when the files were read."""
+    branch: str | None
+
+
 @click.command("lock")
 @click.argument("models", metavar="[MODEL]...", nargs=-1)
 @folder_option
@@ -106,7 +116,7 @@ def lock(
             " the config repo by -C"
         )
     settle_seconds = parse_duration(settle)
-    checkout = Checkout(folder) if update and not no_commit else None
+    place = _open(folder, branch) if update and not no_commit else None
     try:
         found = read_lock_folder(folder, models)
     except UnknownModelError as error:
@@ -119,9 +129,14 @@ def lock(
     if check:
         _judge_changes(report)
     else:
-        _write(folder, found, report, checkout, branch, removes_orphans=not (update or models))
+        _write(folder, found, report, place, removes_orphans=not (update or models))
     _print_json(report) if as_json else _print_text(report, check=check)
     raise SystemExit(1 if report.problems else 0)
+
+
+def _open(folder: Path, branch: str | None) -> _Place:
+    checkout = Checkout(folder)
+    return _Place(checkout, checkout.resolve("HEAD").id, branch)
 
 
 def _check_files(found: LockFolder, report: Report) -> None:
@@ -205,13 +220,12 @@ def _write(
     folder: Path,
     found: LockFolder,
     report: Report,
-    checkout: Checkout | None,
-    branch: str | None,
+    place: _Place | None,
     *,
     removes_orphans: bool,
 ) -> None:
-    if report.changes and checkout is not None:
-        report.commit = commit_locks(checkout, report.changes, branch)
+    if report.changes and place is not None:
+        report.commit = commit_locks(place.checkout, report.changes, place.base_id, place.branch)
     elif report.changes:
         write_locks(folder, report.changes)
     for path in found.orphans:

@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that `reconciler --help` answers at once.
 """
 
 import importlib
+import io
 import sys
 
 import click
@@ -69,11 +70,19 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it was closed
+            # What a terminal's character set lacks, or a file's odd name, is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli(prog_name="reconciler")
     except ReconcilerError as error:
         click.echo(f"reconciler: {error}", err=True)
         sys.exit(2 if error.reason == "BadSettings" else 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"reconciler: {where}{error.strerror or error}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

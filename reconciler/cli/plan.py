@@ -21,7 +21,7 @@ from reconciler.preview.pairs import pair_nodes
 from reconciler.preview.past import read_past
 from reconciler.preview.preview import make_preview
 from reconciler.preview.report import Preview
-from reconciler.preview.revisions import read_sides
+from reconciler.preview.revisions import Sides, read_sides
 from reconciler.preview.text import render_text
 
 _RENDERERS: dict[str, Callable[[Preview], str]] = {
@@ -29,7 +29,8 @@ _RENDERERS: dict[str, Callable[[Preview], str]] = {
     "json": render_json,
     "markdown": render_markdown,
 }
-_WRONG_USAGE = (UNKNOWN_REVISION, NOT_A_CHECKOUT)
+_NO_CONFIG = "NoConfig"
+_WRONG_USAGE = (UNKNOWN_REVISION, NOT_A_CHECKOUT, _NO_CONFIG)
 
 
 @click.command()
@@ -78,8 +79,23 @@ def preview_change(
     """
     checkout = Checkout(folder)
     sides = read_sides(checkout, base, head, is_worktree=is_worktree)
+    _check_config(checkout, sides)
     pairs, undecided = pair_nodes(sides.base, sides.head)
     paths = sorted({path for pair in pairs for path in pair.eventful})
     past = read_past(checkout, sides.base.commit.id, paths)
     available = list_all(find_queries(pairs))
-    return make_preview(sides.base, sides.head, pairs, undecided, past, available, time.time())
+    is_past_cut = bool(paths) and checkout.is_shallow
+    return make_preview(
+        sides.base, sides.head, pairs, undecided, past, available, time.time(), is_past_cut
+    )
+
+
+def _check_config(checkout: Checkout, sides: Sides) -> None:
+    """Refuse a folder that is not the config's: that nothing happens there is no good news."""
+    fleets = (sides.base.fleet, sides.head.fleet)
+    if not any(f.groups or f.deployments or f.broken or f.problems for f in fleets):
+        raise GitError(
+            f"there are neither groups nor deployments in {checkout.folder}, before or after; name"
+            " the config's folder by -C",
+            _NO_CONFIG,
+        )

@@ -229,7 +229,9 @@ def _carry_out(
         return
     if not wishes.yes and sys.stdin.isatty():
         click.confirm("Commit this?", abort=True)
-    commit = commit_files(subject.checkout, changes, proposal.message, wishes.branch)
+    commit = commit_files(
+        subject.checkout, changes, proposal.message, subject.commit_id, wishes.branch
+    )
     branch = find_branch(subject.checkout)
     _say(f"committed {show_id(commit.id)} on {branch}: {commit.subject}")
     if wishes.branch is None:

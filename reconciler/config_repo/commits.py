@@ -4,11 +4,13 @@ A hook that refuses, a key that is locked, a missing identity: whatever stops th
 and the branch are put back, so that nobody has to clean up before trying again.
 """
 
+import fcntl
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from reconciler.config_repo.checkout import Checkout
+from reconciler.config_repo.checkout import COMMIT_FAILED, Checkout, show_id
 from reconciler.errors import ConfigError, GitError
 from reconciler.files import write_atomically
 from reconciler.model import Commit
@@ -20,18 +22,23 @@ Contents = Mapping[str, bytes | None]
 
 
 def commit_files(
-    checkout: Checkout, contents: Contents, message: str, branch: str | None = None
+    checkout: Checkout, contents: Contents, message: str, base_id: str, branch: str | None = None
 ) -> Commit:
     """Commit these contents, on a new branch if one is named, and return the commit.
+
+    `base_id` is the commit that they were made from: what came upon it since, while a person was
+    asked or a bucket was listed, would be lost from files that it changed, too.
 
     Raises GitError where git refuses and ConfigError where a file cannot be written; files, index
     and branch are then as they were.
     """
-    with _on_branch(checkout, branch), _changed(checkout.folder, contents):
-        try:
-            return checkout.commit(sorted(contents), message)
-        except GitError as error:
-            raise GitError(f"{error}; nothing was changed", error.reason) from None
+    try:
+        with _alone(checkout):
+            _check_base(checkout, base_id)
+            with _on_branch(checkout, branch), _changed(checkout.folder, contents):
+                return checkout.commit(sorted(contents), message)
+    except GitError as error:
+        raise GitError(f"{error}; nothing was changed", error.reason) from None
 
 
 def write_files(folder: Path, contents: Contents) -> None:
@@ -54,6 +61,34 @@ def count_behind(checkout: Checkout) -> int:
         return int(checkout.git("rev-list", "--count", "HEAD..@{upstream}"))
     except GitError:
         return 0  # it has none
+
+
+@contextmanager
+def _alone(checkout: Checkout) -> Iterator[None]:
+    """Keep a second command of ours from committing in the same work tree meanwhile."""
+    descriptor = os.open(checkout.git_folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GitError(
+                f"another reconciler command is committing in {checkout.top}; run this one again"
+                " after it",
+                COMMIT_FAILED,
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_base(checkout: Checkout, base_id: str) -> None:
+    head = checkout.resolve("HEAD")
+    if head.id != base_id:
+        raise GitError(
+            f"commit {show_id(head.id)} ({head.subject}) was checked out meanwhile; run the command"
+            " again, to see what it does now",
+            COMMIT_FAILED,
+        )
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from reconciler.config_repo.assemble import File, Fleet, assemble
 from reconciler.config_repo.documents import Broken, Document, DocumentCache, parse_document
-from reconciler.config_repo.layout import Kind, Place, locate
+from reconciler.config_repo.layout import Kind, Place, belongs, locate
 from reconciler.config_repo.tree import Blob, Survey, survey
 from reconciler.config_repo.yaml_text import MAX_TEXT_BYTES, Mistake
+from reconciler.errors import ConfigError
 
 
 class Objects(Protocol):
@@ -91,7 +92,7 @@ def read_folder(folder: Path, *, with_locks: bool = True) -> Fleet:
     Without locks it is what the deployments alone ask, as if there were no lock files and none
     were required: that must be known to make the locks.
 
-    Raises ConfigError when there is far too much to read.
+    Raises ConfigError when there is far too much to read, or a folder cannot be.
     """
     found = survey(_walk(folder))
     contents: dict[str, Document | Broken] = dict(found.unreadable)
@@ -112,7 +113,14 @@ def _forget_locks(files: list[File]) -> Iterator[File]:
 
 def _walk(folder: Path) -> dict[str, Blob]:
     tree = {}
-    for parent, folders, names in os.walk(folder):
+
+    def refuse(error: OSError) -> None:
+        path = Path(error.filename).relative_to(folder).as_posix()
+        # What cannot be seen is not to be taken for nothing; what is not ours is nothing to us.
+        if path == "." or belongs(path):
+            raise ConfigError(f"{error.filename} cannot be read ({error.strerror})")
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
         # A folder that begins with a dot is not ours; a linked one stands for no files.
         linked = [name for name in folders if (Path(parent) / name).is_symlink()]
         folders[:] = [name for name in folders if not name.startswith(".") and name not in linked]

@@ -74,15 +74,17 @@ def remove_lock(folder: Path, path: str) -> None:
         raise ConfigError(f"{path} cannot be removed ({error.strerror})", WRITE_FAILED) from None
 
 
-def commit_locks(checkout: Checkout, changes: Sequence[LockChange], branch: str | None) -> Commit:
-    """Write the lock files and commit them, on a new branch if one is named.
+def commit_locks(
+    checkout: Checkout, changes: Sequence[LockChange], base_id: str, branch: str | None
+) -> Commit:
+    """Write the lock files and commit them upon `base_id`, on a new branch if one is named.
 
     Raises GitError: UncommittedChanges when a lock file or its deployment was changed and not
     committed, CommitFailed when git or one of its hooks refuses. Everything is then as it was.
     """
     paths = [change.after.path for change in changes]
     checkout.check_clean([*paths, *(change.deployment.path for change in changes)])
-    return commit_files(checkout, _render(changes), write_message(changes), branch)
+    return commit_files(checkout, _render(changes), write_message(changes), base_id, branch)
 
 
 def _write_subject(changes: Sequence[LockChange]) -> str:

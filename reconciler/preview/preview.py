@@ -8,6 +8,7 @@ from reconciler.preview.actions import find_actions
 from reconciler.preview.catalog import Catalog
 from reconciler.preview.pairs import Pair, Side, Undecided
 from reconciler.preview.remarks import (
+    PAST_IS_CUT,
     find_crowds,
     find_fleet_remarks,
     find_node_remarks,
@@ -27,8 +28,12 @@ def make_preview(
     past: Past,
     available: Available,
     wall_seconds: float,
+    is_past_cut: bool = False,
 ) -> Preview:
-    """Return what going from `base` to `head` does; `wall_seconds` is Unix time, for freezes."""
+    """Return what going from `base` to `head` does; `wall_seconds` is Unix time, for freezes.
+
+    With `is_past_cut` git held only the newest part of the past.
+    """
     limits = Limits(settle_seconds=0)  # an upload of this minute has settled when this is merged
     catalog = Catalog(available, limits)
     nodes: dict[Action, set[str]] = {}
@@ -51,6 +56,8 @@ def make_preview(
     remarks += find_crowds(found, _count_holders(head))
     groups = sorted({pair.group for pair in pairs})
     remarks += find_fleet_remarks(base, head, groups, undecided, catalog, wall_seconds)
+    if is_past_cut:
+        remarks.append(PAST_IS_CUT)
     return Preview(
         base=base.commit,
         head=head.commit,

@@ -31,6 +31,14 @@ SIZE_UNKNOWN = "SizeUnknown"
 BASE_HAS_PROBLEMS = "BaseHasProblems"
 BASE_IS_HELD = "BaseIsHeld"
 
+PAST_IS_CUT = Remark(
+    Level.NOTE,
+    "ShallowClone",
+    "this clone is shallow, so earlier versions that the nodes still have on disk may not be known:"
+    " they may download and delete otherwise than is said here; `git fetch --unshallow`, in CI"
+    " `fetch-depth: 0` or GIT_DEPTH: 0, brings the rest",
+)
+
 _LEVELS = tuple(Level)
 _NAMED = 10
 

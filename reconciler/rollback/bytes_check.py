@@ -134,7 +134,10 @@ def _make(offer: Offer, deployment: Deployment, version: int, sources: Sources) 
     nearest = _find_nearest(deployment, sources, version, {version, offer.present})
     if nearest is None:
         return f"its source holds no other to go to, so publish {version} again"
-    return f"the nearest that exists is {nearest}: `{offer.command} {nearest}`"
+    which = f"the nearest that exists is {nearest}"
+    if nearest > version:
+        which = f"no older one exists; the nearest newer one is {nearest}"
+    return f"{which}: `{offer.command} {nearest}`"
 
 
 def _find_nearest(

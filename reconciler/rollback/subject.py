@@ -17,6 +17,7 @@ class Subject:
     """A deployment at the commit that is checked out."""
 
     checkout: Checkout
+    commit_id: str
     group: str
     model: str
     pair: Pair
@@ -111,6 +112,7 @@ def find_subject(checkout: Checkout, name: str) -> Subject:
     group = fleet.groups.get(named.group)
     return Subject(
         checkout,
+        head.id,
         named.group,
         named.model,
         read_pair(checkout, head.id, named.path),

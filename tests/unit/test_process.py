@@ -78,3 +78,17 @@ async def test_work_beside_the_loop_can_be_left_behind() -> None:
         await task
     release.set()
     assert await asyncio.to_thread(ended.wait, 10)
+
+
+def test_a_command_that_must_stop_may_clean_up_first(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    script = f"trap 'rm {lock}; exit 1' TERM; touch {lock}; while :; do sleep 0.02; done"
+    with pytest.raises(DeadlineError):
+        run(["sh", "-c", script], deadline_seconds=0.5, env=PATH)
+    assert not lock.exists()
+
+
+def test_a_command_that_does_not_want_to_stop_is_killed() -> None:
+    with pytest.raises(DeadlineError):
+        run(["sh", "-c", "trap '' TERM; sleep 997; :"], deadline_seconds=0.3, env=PATH)
+    assert not is_running(b"sleep\x00997")
