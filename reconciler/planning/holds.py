@@ -57,17 +57,20 @@ def find_hold(
     node_hold: Hold | None,
     *,
     admitted: bool,
+    brings_other_bytes: bool = False,
 ) -> Hold | None:
     """Return what holds one deployment, None where it may be carried out.
 
-    `admitted` tells whether the node had begun with just this before, or has no past at all.
+    `admitted` tells whether the node had begun with just this before, or has no past at all;
+    `brings_other_bytes` whether a version that is here would be replaced under its number.
     """
     if deployment.suspend and (node_hold is None or node_hold.reason != PAUSED):
         return Hold(SUSPENDED, f"suspend: true in {deployment.path}")
     if node_hold is None or node_hold.reason != FROZEN:
         return node_hold
     served = {*known.proven, *(known.good.versions if known.good else ())}
-    is_back = not deployment.stop and bool(goal.versions) and goal.versions <= served
+    is_known = bool(goal.versions) and goal.versions <= served
+    is_back = is_known and not deployment.stop and not brings_other_bytes
     # `latest` without a lock asks the same for ever; what it comes to may be new.
     is_same = admitted and (deployment.named_version is not None or not served)
     return None if is_back or is_same else node_hold

@@ -131,10 +131,20 @@ def _held(target: Target, sight: Sight) -> _Verdict | None:
         )
     if deployed := _deployed(target, sight):
         return replace(deployed, sentence=f"{deployed.sentence}; {hold.sentence}")
-    main = target.goal.main
-    what = "the newest version" if main is None else f"version {main}"
-    sentence = f"{hold.sentence}; {what} waits{_meanwhile(sight)}"
+    what = _UNREACHABLE if sight.unreachable else _name_waiting(target, sight)
+    sentence = f"{hold.sentence}; {what}{_meanwhile(sight)}"
     return _Verdict(Phase.DEPLOYING, hold.reason, sentence, retry_in_seconds=hold.ends_in_seconds)
+
+
+def _name_waiting(target: Target, sight: Sight) -> str:
+    """Return what is held back, which need not be a version that does not serve yet."""
+    if target.goal.main is None:
+        return "the newest version waits"
+    if missing := sorted(target.goal.versions - set(sight.serving)):
+        return f"version {_join(missing)} waits"
+    if any(trouble.reason == LOCK_MISMATCH for trouble in target.troubles.values()):
+        return f"the locked bytes of version {target.goal.main} wait"
+    return "the rest of the change waits"
 
 
 def _stopping(deployment: Deployment, sight: Sight) -> _Verdict:

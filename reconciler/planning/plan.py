@@ -197,7 +197,14 @@ def _set_targets(
         target = set_target(deployment, world.available, found, known, limits.settle_seconds)
         asked = fingerprint(deployment)
         admitted = is_new or known.admitted == asked
-        hold = find_hold(deployment, target.goal, known, node_hold, admitted=admitted)
+        hold = find_hold(
+            deployment,
+            target.goal,
+            known,
+            node_hold,
+            admitted=admitted,
+            brings_other_bytes=bool(target.obsolete),
+        )
         if hold is not None:
             target = replace(target, hold=hold, snapshots={}, is_certain=False)
         else:

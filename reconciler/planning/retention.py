@@ -148,11 +148,12 @@ def find_removals(
             goal = goals.get(model) or replace(target.goal, main=target.goal.main or last)
         named = (world.restart_config or {}).get(model, Ask(frozenset())).versions
         going = set(removable_versions(versions, known, seen.get(model, {}), goal, keep))
-        if target is not None:
-            going |= _replaceable(target, known, seen.get(model, {}))
+        replaced = _replaceable(target, known, seen.get(model, {})) if target is not None else set()
+        going |= replaced
         for version in sorted(going - named):
             is_last = target is None and going == versions.keys() and version == max(going)
-            yield RemoveVersion(model, version, reason, is_last)
+            why = "other bytes of it are wanted" if version in replaced else reason
+            yield RemoveVersion(model, version, why, is_last)
     wanted = {
         (target.deployment.model, snapshot.version, snapshot.digest)
         for target in targets

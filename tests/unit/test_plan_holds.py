@@ -5,10 +5,23 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reconciler.model import Ask, Condition, Deployment, Group, Member, Pause, Phase, State
+from reconciler.model import (
+    Ask,
+    Condition,
+    Deployment,
+    Group,
+    Lock,
+    Member,
+    Pause,
+    Phase,
+    State,
+    Unavailable,
+)
 from reconciler.planning.conditions import CHANGES_ALLOWED
 from reconciler.planning.goals import fingerprint
+from reconciler.planning.locks import lock_snapshot
 from reconciler.planning.memory import Memory
+from reconciler.planning.outcome import SERVER_UNREACHABLE
 from reconciler.planning.steps import Plan, World
 from reconciler.policy import Freeze, Policy
 from tests.unit.worlds import (
@@ -24,6 +37,8 @@ from tests.unit.worlds import (
     removals,
     restart_config,
     served,
+    snapshot,
+    source,
 )
 
 UP = State.AVAILABLE
@@ -83,6 +98,37 @@ def test_a_freeze_of_other_groups_is_none() -> None:
 def test_a_freeze_lets_a_version_back_that_served_before() -> None:
     made = make_plan(frozen(deployment("a", 1)), serving())
     assert configured(made) == {"a": Ask(frozenset({1, 2}))}
+
+
+def test_a_freeze_holds_other_bytes_under_a_number_that_served_before() -> None:
+    bytes_of_1 = lock_snapshot(snapshot("a", 1, generation=9), {})
+    lock = Lock("deployments/g/a.lock.yaml", "a", source("a"), 1, {1: bytes_of_1})
+    listed = available(listing("a", 1, pin=1, generation=9))
+    made = make_plan(replace(frozen(deployment("a", 1, lock=lock)), available=listed), serving())
+    assert made.steps == ()
+    assert made.outcomes[0].reason == "Frozen"
+    assert "version 1 waits" in made.outcomes[0].sentence
+    tuesday = replace(
+        frozen(deployment("a", 1, lock=lock), at=TUESDAY), available=listed, restart_config={}
+    )
+    assert ("a", 1) in removals(make_plan(tuesday, serving()))
+    # The bytes that served are no others.
+    own = replace(lock, versions={1: lock_snapshot(snapshot("a", 1), {})})
+    made = make_plan(frozen(deployment("a", 1, lock=own)), serving())
+    assert configured(made) == {"a": Ask(frozenset({1, 2}))}
+
+
+def test_a_held_model_says_what_it_is_that_waits() -> None:
+    def sentence(world: World) -> str:
+        return make_plan(world, serving()).outcomes[0].sentence
+
+    canary = sentence(frozen(deployment("a", 2, labels={"canary": 3})))
+    assert "; version 3 waits; version 2 goes on serving" in canary
+    stable = deployment("a", 2, labels={"stable": 2}, suspend=True)
+    assert "; the rest of the change waits; version 2 goes on serving" in sentence(frozen(stable))
+    away = Unavailable(SERVER_UNREACHABLE, "it is gone")
+    unreachable = sentence(replace(frozen(stable), served=away))
+    assert "suspend: true in deployments/g/a.yaml; waits for TensorFlow Serving" in unreachable
 
 
 def test_a_freeze_without_anything_that_waits_is_no_alarm() -> None:
