@@ -233,8 +233,10 @@ def _following_ask(view: _View, asked: Ask) -> Ask | None:
     if not alive and not (goal.strategy is Strategy.RECREATE and goal.main in new):
         new |= _last_proven(view) - asked.versions
     leaving = frozenset(v for v in view.seen if view.is_active(v)) - goal.versions
-    if goal.strategy is Strategy.RECREATE and new and leaving:
-        # An empty `specific` unloads, and unlike a name added again it never blocks.
+    can_follow = goal.main in new or view.is_available(goal.main)
+    if goal.strategy is Strategy.RECREATE and new and leaving and can_follow:
+        # Not for a label alone, because what leaves would have to come back. An empty `specific`
+        # unloads, and unlike a name added again it never blocks.
         staying = alive & goal.versions
         return Ask(staying, _labels(view, asked, staying))
 

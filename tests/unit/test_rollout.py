@@ -195,6 +195,17 @@ def test_recreate_with_a_bad_version_comes_back_to_the_old_one_and_stays_there()
     assert len(driver.requests) == asked_before
 
 
+def test_recreate_takes_nothing_down_for_a_label_while_its_version_cannot_be_had() -> None:
+    driver = make({"a": {1, 2}})
+    driver.goals = {"a": Goal(1, {}, Strategy.RECREATE, ALL)}
+    driver.run(3)
+    driver.goals = {"a": Goal(4, {"canary": 2}, Strategy.RECREATE, ALL - {4})}
+    for _ in range(60):
+        driver.run(0.1)
+        assert 1 in driver.server.available("a")
+    assert driver.server.available("a") == {1, 2}
+
+
 def test_a_bad_new_model_costs_the_others_nothing() -> None:
     driver = make({"a": {1}, "b": {1}, "c": {1}}, bad={("b", 1)})
     driver.goals = {"a": goal(1), "b": goal(1), "c": goal(1)}
