@@ -60,7 +60,7 @@ class Objects:
         commit_id, author, time_seconds, subject = (
             _clean(part) for part in line.rstrip(b"\n").split(b"\0", 3)
         )
-        return Commit(commit_id, author, subject, float(time_seconds))
+        return Commit(commit_id, author, subject, _parse_time(time_seconds))
 
     def list_tree(self, commit_id: str, folder: str) -> dict[str, Blob]:
         """Return every file below `folder` in a commit, by its path from there.
@@ -222,4 +222,9 @@ def _decode_path(raw: bytes) -> str:
 
 def _build_commit(row: Sequence[str]) -> Commit:
     commit_id, author, time_seconds, subject = row[: len(_LOG_FIELDS)]
-    return Commit(commit_id, author, subject, float(time_seconds))
+    return Commit(commit_id, author, subject, _parse_time(time_seconds))
+
+
+def _parse_time(text: str) -> float:
+    # Anyone who may push can push a commit without a date; it must not end the agent.
+    return float(text or 0)

@@ -7,13 +7,14 @@ alike, and `U` for an unknown key and for an expired one.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import takewhile
 
 from reconciler.config_repo.mirror import Mirror
-from reconciler.config_repo.objects import Signature
+from reconciler.config_repo.objects import Objects, Signature
 from reconciler.config_repo.signers import SshSigner
 from reconciler.errors import ReconcilerError
 from reconciler.model import Commit
@@ -70,16 +71,20 @@ class Verifier:
         """
         signer = ""
         for start in range(0, len(commit_ids), _BATCH):
+            batch = commit_ids[start : start + _BATCH]
             with self.mirror.objects() as objects:
-                signatures = objects.read_signatures(commit_ids[start : start + _BATCH])
+                kinds = _find_kinds(objects.read(batch))
+                known = _take_known(batch, kinds)
+                signatures = objects.read_signatures(known) if known else []
+                if len(known) < len(batch):
+                    signatures.append(_without_answer(objects, batch[len(known)]))
             for signature in signatures:
                 if signature.result != "G":
-                    raise self._explain(signature, commit_ids[-1])
+                    raise self._explain(signature, kinds[signature.commit.id], commit_ids[-1])
                 signer = f"{signature.signer} ({signature.key})"
         return signer
 
-    def _explain(self, signature: Signature, newest_id: str) -> UnverifiedError:
-        kind = self._find_kind(signature.commit.id)
+    def _explain(self, signature: Signature, kind: _Kind | None, newest_id: str) -> UnverifiedError:
         reason, what = _describe(signature, kind)
         if kind and shutil.which(kind) is None:
             reason = VERIFIER_MISSING
@@ -92,16 +97,6 @@ class Verifier:
                 " signed: make the branch anew without it (git rebase -S signs what it makes)"
             )
         return UnverifiedError(f"{show_commit(signature.commit)} {what}", reason)
-
-    def _find_kind(self, commit_id: str) -> _Kind | None:
-        """Return what the commit is signed with, None where it is not signed."""
-        with self.mirror.objects() as objects:
-            head = objects.read([commit_id])[commit_id].partition(b"\n\n")[0]
-        for line in head.split(b"\n"):
-            name, _, first_line = line.partition(b" ")
-            if name == b"gpgsig":
-                return _FIRST_LINES.get(first_line, _Kind.OTHER)
-        return None
 
     def _find_lapse(self, signature: Signature) -> tuple[str, str] | None:
         """Return why a listed SSH key did not count at the time, None where it is not listed."""
@@ -128,6 +123,30 @@ class Verifier:
         return None
 
 
+def _find_kinds(commits: Mapping[str, bytes]) -> dict[str, _Kind | None]:
+    """Return what each commit is signed with, None where it is not signed."""
+    return {commit_id: _find_kind(content) for commit_id, content in commits.items()}
+
+
+def _take_known(commit_ids: Sequence[str], kinds: Mapping[str, _Kind | None]) -> list[str]:
+    """Return the commits before the first that git would end at, whatever the others are."""
+    return list(takewhile(lambda commit_id: kinds[commit_id] is not _Kind.OTHER, commit_ids))
+
+
+def _find_kind(content: bytes) -> _Kind | None:
+    for line in content.partition(b"\n\n")[0].split(b"\n"):
+        name, _, first_line = line.partition(b" ")
+        if name == b"gpgsig":
+            return _FIRST_LINES.get(first_line.rstrip(), _Kind.OTHER)
+    return None
+
+
+def _without_answer(objects: Objects, commit_id: str) -> Signature:
+    """Return what stands for git's word on a commit that git is not asked about."""
+    commit = objects.find_commit(commit_id)
+    return Signature(commit or Commit(commit_id, "", "", 0.0), "N", "", "")
+
+
 def show_commit(commit: Commit) -> str:
     """Return a commit as sentences name it."""
     subject = commit.subject[:_MAX_SUBJECT_CHARACTERS]
@@ -144,8 +163,8 @@ def _describe(signature: Signature, kind: _Kind | None) -> tuple[str, str]:
             )
         case _, _Kind.OTHER:
             return KEY_NOT_ALLOWED, (
-                "is signed with a certificate (X.509), which is never accepted; sign with an SSH"
-                " or GPG key"
+                "is signed with neither an SSH nor a GPG key, and nothing else is accepted (no"
+                " X.509 certificate either); sign with one of the two"
             )
         case "B", _:
             return BAD_SIGNATURE, (

@@ -52,6 +52,8 @@ MAX_RANGE = 10_000
 """Commits verified at once: some minutes' work."""
 MAX_STEPS = 1_000
 """Changes of fleet.yaml gone through one by one, the newest of them."""
+_REFUSAL_SECONDS = 3600.0
+"""After this, or once the clock was set by as much, a refusal is thought over: gpg goes by it."""
 _SHOWN_ID = 8
 
 
@@ -76,7 +78,8 @@ class Trust:
         self._node_keys = read_node_keys(settings)
         self._trusted = self._saved = trusted_file.load(self._file, self._origin)
         self._is_unwritable = False
-        self._refused: tuple[object, UnverifiedError] | None = None
+        self._refused: tuple[object, UnverifiedError, float] | None = None
+        """The last question that was answered by a refusal, the refusal and when that was."""
 
     def find_start(self) -> Commit | None:
         """Return the commit to begin with, without the network; None where there is none.
@@ -105,8 +108,11 @@ class Trust:
             # Without them nobody can be told apart, and the fleet's keys are not to stand in.
             raise self._refuse(UnverifiedError(f"{error}", KEYS_UNREADABLE)) from None
         question = (commit.id, trusted, self._node_keys)
-        if self._refused is not None and self._refused[0] == question:
-            raise self._refused[1]
+        now_seconds = self._now_seconds()
+        if self._refused is not None:
+            earlier, refusal, refused_at_seconds = self._refused
+            if earlier == question and abs(now_seconds - refused_at_seconds) < _REFUSAL_SECONDS:
+                raise refusal
         reasons: set[str] = set()
         try:
             return self._check_by_steps(commit, reasons)
@@ -115,7 +121,7 @@ class Trust:
             # The same question has the same answer, and costs nothing at the next poll, unless
             # time or a person at this machine may change it.
             is_lasting = not {error.reason, *reasons} & {VERIFIER_MISSING, KEY_NOT_YET_VALID}
-            self._refused = (question, refusal) if is_lasting else None
+            self._refused = (question, refusal, now_seconds) if is_lasting else None
             raise refusal from None
 
     def follow(self, desired: Desired, signer: str) -> None:
