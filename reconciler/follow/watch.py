@@ -5,6 +5,7 @@ was followed before stays in force. The mirror on disk is the cache that lets a 
 the git server is away.
 """
 
+import logging
 import time
 
 from reconciler.config_repo.desired import ConfigRepo
@@ -15,6 +16,8 @@ from reconciler.follow.trust import Trust
 from reconciler.model import Commit, Condition, Desired, Unavailable
 from reconciler.planning.conditions import SIGNATURES_OFF, SOURCE_VERIFIED
 from reconciler.threads import run_beside
+
+log = logging.getLogger(__name__)
 
 STALE = "Stale"
 """What is in force comes from the mirror on disk; no fetch has succeeded or failed yet."""
@@ -42,8 +45,8 @@ class GitWatch:
             commit = await run_beside(self._trust.find_start, "git head")
             if commit is not None:
                 self._note(commit, await self._consider(commit))
-        except ReconcilerError as error:
-            self.trouble = Unavailable(error.reason, str(error))
+        except Exception as error:
+            self._note_trouble(error)
 
     async def poll(self) -> bool:
         """Fetch once and return whether anything is other than before."""
@@ -59,8 +62,8 @@ class GitWatch:
             self._note(newest, refusal)
             self.trouble = None
             self.fetched_at_seconds = time.time()
-        except ReconcilerError as error:
-            self.trouble = Unavailable(error.reason, str(error))
+        except Exception as error:
+            self._note_trouble(error)
         return (self.desired, self.trouble, self.source_verified) != before
 
     async def _consider(self, commit: Commit) -> UnverifiedError | None:
@@ -75,6 +78,20 @@ class GitWatch:
         self.desired = desired = await run_beside(lambda: self._repo.read(commit), "git read")
         await run_beside(lambda: self._trust.follow(desired, signer), "git trust")
         return None
+
+    def _note_trouble(self, error: Exception) -> None:
+        if isinstance(error, ReconcilerError):
+            self.trouble = Unavailable(error.reason, str(error))
+            return
+        # What one push brings would else end every agent of the fleet, again at each start.
+        trouble = Unavailable(
+            "Bug",
+            f"the newest commit could not be read because of a bug ({error!r}); please report it,"
+            " and take the change back for now",
+        )
+        if trouble != self.trouble:
+            log.error("%s", trouble.sentence, exc_info=error)
+        self.trouble = trouble
 
     def _note(self, newest: Commit, refusal: UnverifiedError | None) -> None:
         if refusal is None:

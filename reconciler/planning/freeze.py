@@ -14,7 +14,7 @@ from reconciler.policy import Freeze
 
 MAX_DURATION_SECONDS = 366 * 86400.0
 _A_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
-_MAX_WINDOWS = 2000
+_MAX_WINDOWS = 1000
 """So many windows without a gap, years of daily ones, are a freeze that never ends."""
 _MINUTE_SECONDS = 60
 
@@ -33,7 +33,7 @@ def find_mistake(freeze: Freeze) -> tuple[str, str] | None:
     """Return the field of a freeze that cannot be meant and a sentence on it, None if all can."""
     try:
         ZoneInfo(freeze.timezone)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # "Europe" is a folder of time zones
         return "timezone", (
             f"{freeze.timezone} is no time zone; write a name such as Europe/Berlin or UTC"
         )

@@ -170,3 +170,26 @@ def test_without_gpg_a_gpg_signature_is_refused_until_there_is_one(
         node.expect_refusal("VerifierMissing", "no gpg command on this machine")
     node.poll()
     assert node.version() == 3
+
+
+def test_a_commit_that_meets_a_bug_leaves_the_agent_running_with_what_it_had(
+    fleet: Fleet, state: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = Node(fleet, state)
+    node.poll()
+    fleet.set_version(2)
+
+    def stumble(_commit: object) -> object:
+        raise IndexError("no such thing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.git._repo, "read", stumble)
+        assert node.poll()
+        assert not node.poll()
+        assert node.version() == 1
+        trouble = node.git.trouble
+        assert trouble is not None
+        assert "no such thing" in trouble.sentence
+        assert len(caplog.records) == 1
+    node.poll()
+    assert (node.version(), node.git.trouble) == (2, None)

@@ -53,6 +53,7 @@ def test_freezes_that_follow_each_other_are_one() -> None:
         ({"start": "0 18 * * frei"}, "start", "ever comes"),
         ({"timezone": "Europe/Berlim"}, "timezone", "no time zone"),
         ({"timezone": "/etc/passwd"}, "timezone", "no time zone"),
+        ({"timezone": "Europe"}, "timezone", "no time zone"),
         ({"duration_seconds": 0.0}, "duration", "no length"),
         ({"duration_seconds": 8 * 86400.0}, "duration", "never ends"),
         ({"start": "0 0 29 2 *", "duration_seconds": 367 * 86400.0}, "duration", "366d at most"),
