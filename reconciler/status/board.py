@@ -20,7 +20,7 @@ from reconciler.status.report import Json, NodeReport, render
 
 _log = logging.getLogger(__name__)
 
-_CHANGES_BY_ITSELF = ("generated_at", "uptime_seconds")
+_CHANGES_BY_ITSELF = ("generated_at", "uptime_seconds", "retry_in_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,5 +97,11 @@ class StatusBoard:
 
 def _etag(content: Json) -> str:
     """Return a weak tag: the same for two reports that differ in the passing of time alone."""
-    lasting = {key: value for key, value in content.items() if key not in _CHANGES_BY_ITSELF}
+    lasting = _leave_out_time(content)
+    lasting["deployments"] = [_leave_out_time(item) for item in content["deployments"]]
+    lasting["removals"] = [_leave_out_time(item) for item in content["removals"]]
     return f'W/"{hashlib.sha256(json.dumps(lasting).encode()).hexdigest()[:32]}"'
+
+
+def _leave_out_time(content: Json) -> Json:
+    return {key: value for key, value in content.items() if key not in _CHANGES_BY_ITSELF}

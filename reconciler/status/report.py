@@ -173,7 +173,8 @@ def _render_outcome(outcome: Outcome, now_seconds: float) -> Json:
             "total_bytes": outcome.progress.total_bytes,
         },
         "last_error": outcome.last_error,
-        "retry_at": None if retry is None else timestamp(now_seconds + max(0.0, retry)),
+        # To the second: by the time between plan and report it would be another one each tick.
+        "retry_at": None if retry is None else timestamp(round(now_seconds + max(0.0, retry))),
         "retry_in_seconds": None if retry is None else _seconds(max(0.0, retry)),
     }
 

@@ -153,6 +153,22 @@ async def test_a_client_that_has_the_report_gets_304_until_something_differs(nod
     assert (other.status_code, other.json()["summary"]) == (200, "nothing to do")
 
 
+async def test_a_report_that_only_waits_on_is_the_same_report(node: Node) -> None:
+    def waiting(seconds: float) -> NodeReport:
+        (outcome,) = REPORT.outcomes
+        frozen = replace(outcome, reason="Frozen", retry_in_seconds=3600.0 - seconds)
+        # The report is written a moment after the plan was made, now longer and now shorter.
+        written_at = REPORT.generated_at_seconds + seconds + seconds % 0.07
+        return replace(REPORT, generated_at_seconds=written_at, outcomes=(frozen,))
+
+    await node.board.publish(waiting(0))
+    etag = (await node.client.get("/status")).headers["etag"]
+    for seconds in (0.1, 2.0, 60.0, 3599.0):
+        await node.board.publish(waiting(seconds))
+        answer = await node.client.get("/status", headers={"if-none-match": etag})
+        assert answer.status_code == 304
+
+
 async def test_history_has_what_was_published_and_survives_a_restart(tmp_path: Path) -> None:
     schema = json.loads((data_folder("schema") / "status.schema.json").read_text())
     failed = Outcome(
