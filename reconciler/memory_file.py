@@ -42,7 +42,15 @@ def load(path: Path) -> tuple[Memory, Commit | None]:
         return Memory(models=models), _load_commit(content["applied"])
     except FileNotFoundError:
         return Memory(), None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         _log.warning("%s cannot be used and is begun anew: %s", path, error)
         return Memory(), None
 

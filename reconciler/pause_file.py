@@ -6,6 +6,7 @@ every change for ever. It is read at every tick, so that it holds across restart
 
 import json
 import logging
+from functools import lru_cache
 from pathlib import Path
 
 from reconciler.files import sync_folder, write_atomically
@@ -21,6 +22,8 @@ def save(state_dir: Path, pause: Pause) -> None:
     """Pause the node whose state is in `state_dir`; raises OSError."""
     content = {"reason": pause.reason, "until_seconds": pause.until_seconds}
     write_atomically(_path(state_dir), json.dumps(content).encode())
+    # Whoever pauses may be another user than the agent, which must be able to read it.
+    _path(state_dir).chmod(0o644)
 
 
 def load(state_dir: Path) -> Pause | None:
@@ -32,8 +35,8 @@ def load(state_dir: Path) -> Pause | None:
         return Pause(str(content["reason"]), float(content["until_seconds"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        _log.warning("%s cannot be read, so this node is not paused: %s", path, error)
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+        _warn_once(path, f"{error}")
         return None
 
 
@@ -46,6 +49,12 @@ def remove(state_dir: Path) -> bool:
         return False
     sync_folder(path.parent)
     return True
+
+
+@lru_cache(maxsize=8)
+def _warn_once(path: Path, error: str) -> None:
+    # It is read at every tick; what is wrong with it is said once.
+    _log.warning("%s cannot be read, so this node is not paused: %s", path, error)
 
 
 def _path(state_dir: Path) -> Path:

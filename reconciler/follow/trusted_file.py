@@ -61,6 +61,6 @@ def load(file: Path, origin: str) -> Trusted | None:
         return Trusted(content["commit"], signatures, str(content["signer"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         log.warning("%s cannot be used, so the next commit is taken as the first: %s", file, error)
         return None

@@ -48,7 +48,19 @@ def test_the_file_is_written_only_when_it_would_say_something_else(tmp_path: Pat
     assert path.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"models": 1}', '{"models": {"a": {}}}', "\0"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"models": 1}',
+        '{"models": {"a": {}}}',
+        "\0",
+        "[" * 60_000,
+        '{"models": {"a": {"good": null, "proven": [1e999], "resolved": {}}}, "applied": null}',
+    ],
+)
 def test_a_damaged_file_is_begun_anew(tmp_path: Path, content: str) -> None:
     path = tmp_path / "memory.json"
     path.write_text(content)

@@ -1,5 +1,6 @@
 """A node is paused by a command beside its agent, with a reason and an end."""
 
+import os
 import time
 from pathlib import Path
 
@@ -66,14 +67,35 @@ def test_a_folder_that_no_agent_uses_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"reason": 1}', '{"reason": "x", "until_seconds": {}}']
+    "text",
+    [
+        "",
+        "[]",
+        '{"reason": 1}',
+        '{"reason": "x", "until_seconds": {}}',
+        '{"reason": "x", "until_seconds": 1%s}' % ("0" * 400),
+        '{"reason": %s' % ("[" * 60_000),
+    ],
 )
-def test_a_damaged_pause_is_none(tmp_path: Path, text: str) -> None:
+def test_a_damaged_pause_is_none_and_said_once(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "pause.json").write_text(text)
     assert pause_file.load(tmp_path) is None
+    assert pause_file.load(tmp_path) is None
+    assert caplog.text.count("so this node is not paused") == 1
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     pause = Pause("why", 12345.5)
     pause_file.save(tmp_path, pause)
     assert pause_file.load(tmp_path) == pause
+
+
+def test_the_agent_can_read_what_another_user_wrote(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        pause_file.save(tmp_path, Pause("why", 12345.5))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "pause.json").stat().st_mode & 0o777 == 0o644
