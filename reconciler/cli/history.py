@@ -161,6 +161,12 @@ def _tell(
     """Put signatures and nodes to the entries; what nodes cannot say goes into `notes`."""
     ids = (item.id for entry in entries for item in (entry.commit, entry.merged_by) if item)
     signatures = read_signatures(checkout, ids, fleet.policy.signatures)
+    unchecked = sum(not signature.is_checked for signature in signatures.values())
+    if unchecked:
+        notes.append(
+            f"the signatures of {unchecked:,} older commits were not verified, because that takes"
+            " long; name a model, or look at fewer by --limit or --since"
+        )
     joined = {}
     if nodes and entries:
         histories, silent = fetch_all(nodes)

@@ -1,10 +1,11 @@
-"""What each commit of a branch changed in deployments/, in one or two passes of `git log`.
+"""What each commit of a branch changed in deployments/, in two passes of `git log`.
 
 Only names and blob ids are read here: the texts are needed for the few entries that are shown.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from reconciler.config_repo.checkout import Checkout
 from reconciler.config_repo.layout import Kind, Place, locate
@@ -19,7 +20,7 @@ _MARK = "\x01"
 _RAW = (
     "--raw", "-z", "--no-abbrev", "--root", "--full-diff", "--find-renames", "-l2000",
     "--no-follow", "--no-ext-diff", "--no-relative", "--no-color", "--no-show-signature",
-    "--no-notes", f"--format={_MARK}%H %P",
+    "--no-notes", f"--format={_MARK}%H",
 )  # fmt: skip
 
 
@@ -28,7 +29,6 @@ class Step:
     """One commit, and what it changed against its first parent."""
 
     id: str
-    parents: tuple[str, ...]
     files: Mapping[str, tuple[str | None, str | None]]
     """Path in the config of each deployment and lock -> its blob before and after."""
     renames: Mapping[str, str] = field(default_factory=dict)
@@ -44,30 +44,32 @@ def read_steps(checkout: Checkout, commit_id: str) -> list[Step]:
 
     Oldest first. Raises GitError.
     """
-    line = _read_log(checkout, commit_id, "--first-parent", "--diff-merges=first-parent")
-    line.reverse()
-    if all(len(step.parents) < 2 for step in line):
-        return line
-    inner = _read_log(checkout, commit_id, "--no-merges", "--full-history", "--topo-order")
-    inner.reverse()
-    brought = _find_brought(checkout, commit_id, {step.id: step for step in inner})
-    return [replace(step, brought=brought.get(step.id, ())) for step in line]
-
-
-def _find_brought(
-    checkout: Checkout, commit_id: str, inner: Mapping[str, Step]
-) -> dict[str, tuple[Step, ...]]:
-    """Return which steps each merge of the line brought; `inner` is oldest first."""
     lines = _read(checkout, "rev-list", "--parents", commit_id).splitlines()
     parents = {own: rest for own, *rest in (line.split() for line in lines)}
     line = [commit_id]
     while parents[line[-1]]:
         line.append(parents[line[-1]][0])
+    line.reverse()
+    # Each commit is compared once: those of the line are among the first, but for its merges.
+    single = _read_log(checkout, commit_id, "--no-merges", "--full-history", "--topo-order")
+    inner = {step.id: step for step in reversed(single)}
+    merges = _read_log(
+        checkout, commit_id, "--merges", "--first-parent", "--diff-merges=first-parent"
+    )
+    brought = _find_brought(line, parents, inner)
+    own = inner | {step.id: replace(step, brought=brought[step.id]) for step in merges}
+    return [own[step_id] for step_id in line if step_id in own]
+
+
+def _find_brought(
+    line: Sequence[str], parents: Mapping[str, Sequence[str]], inner: Mapping[str, Step]
+) -> dict[str, tuple[Step, ...]]:
+    """Return which steps each merge of the line brought; `line` and `inner` are oldest first."""
     seen = set(line)
     order = {step_id: number for number, step_id in enumerate(inner)}
     brought = {}
     # Oldest first, so that each commit belongs to the merge with which it came first.
-    for merge in reversed(line):
+    for merge in line:
         found = []
         waiting = list(parents[merge][1:])
         while waiting:
@@ -107,7 +109,7 @@ def _parse(output: str, prefix: str) -> Iterator[Step]:
         if token.startswith(_MARK):
             if step is not None:
                 yield step.build()
-            step = _Builder(*token[1:].split())
+            step = _Builder(token[1:].strip())
         elif step is not None and (attributes := token.lstrip("\n")):
             # :<mode before> <mode after> <id before> <id after> <letter>[<score>]
             mode_before, mode_after, before, after, status = attributes[1:].split(" ")
@@ -127,9 +129,8 @@ def _regular(mode: str, blob_id: str) -> str | None:
 class _Builder:
     """Collects what `git log` prints of one commit."""
 
-    def __init__(self, own: str, *parents: str) -> None:
+    def __init__(self, own: str) -> None:
         self._id = own
-        self._parents = parents
         self._files: dict[str, tuple[str | None, str | None]] = {}
         self._renames: dict[str, str] = {}
         self._touches_others = False
@@ -145,13 +146,22 @@ class _Builder:
             self._renames[new.removeprefix(prefix)] = old.removeprefix(prefix)
 
     def _put(self, path: str, before: str | None, after: str | None, prefix: str) -> Kind | None:
-        place = locate(path.removeprefix(prefix)) if path.startswith(prefix) else None
-        if not isinstance(place, Place) or place.kind not in (Kind.DEPLOYMENT, Kind.LOCK):
+        kind = find_kind(path.removeprefix(prefix)) if path.startswith(prefix) else None
+        if kind is None:
             self._touches_others = True
-            return None
-        self._files[path.removeprefix(prefix)] = (before, after)
-        return place.kind
+        else:
+            self._files[path.removeprefix(prefix)] = (before, after)
+        return kind
 
     def build(self) -> Step:
         """Return the commit."""
-        return Step(self._id, self._parents, self._files, self._renames, self._touches_others)
+        return Step(self._id, self._files, self._renames, self._touches_others)
+
+
+@lru_cache(maxsize=10_000)  # a long past is about few files
+def find_kind(path: str) -> Kind | None:
+    """Return whether the file at `path` is a deployment or a lock, None where it is neither."""
+    place = locate(path)
+    if isinstance(place, Place) and place.kind in (Kind.DEPLOYMENT, Kind.LOCK):
+        return place.kind
+    return None

@@ -6,6 +6,7 @@ texts are to be read in seconds. What cannot be understood is a state too, and h
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from reconciler.config_repo.layout import MODEL_NAME, Place, locate
@@ -96,6 +97,7 @@ def _names_by_path(path: str) -> tuple[str, str]:
     return place.group, place.model
 
 
+@lru_cache(maxsize=1000)  # a text is met again in the next change, a lock's in several
 def _read_fields(data: bytes) -> Mapping[str, Any]:
     text = read_yaml(data)
     if text.mistakes or not isinstance(text.value, dict):

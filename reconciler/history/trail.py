@@ -7,8 +7,8 @@ another group, or where git takes it for a renamed one, in this order.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from reconciler.config_repo.layout import Kind, Place, locate, lock_path
-from reconciler.history.log import Step
+from reconciler.config_repo.layout import Kind, lock_path
+from reconciler.history.log import Step, find_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,4 @@ def _name(path: str) -> str:
 
 
 def _deployment_of(path: str) -> str:
-    place = locate(path)
-    if isinstance(place, Place) and place.kind is Kind.LOCK:
-        return f"deployments/{place.group}/{place.model}.yaml"
-    return path
+    return f"{path.removesuffix('.lock.yaml')}.yaml" if find_kind(path) is Kind.LOCK else path

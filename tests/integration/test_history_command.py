@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from reconciler.cli.history import history
+from reconciler.history import signatures
 from reconciler.model import Commit
 from reconciler.status import changes
 from reconciler.status.board import StatusBoard
@@ -246,6 +247,23 @@ def commit_signed(remote: ConfigRemote, key: Path, version: int) -> None:
         "commit", "--quiet", "-S", "-m", f"Version {version}",
         cwd=remote.work,
     )  # fmt: skip
+
+
+def test_of_very_many_signatures_the_newest_are_verified(
+    remote: ConfigRemote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, line = make_key(tmp_path, "alice")
+    fleet = f"signatures:\n  mode: 'off'\n  ssh:\n    - {line}\n"
+    remote.commit({"fleet.yaml": fleet, RANKER: deployment(1)})
+    for version in (2, 3, 4):
+        commit_signed(remote, alice, version)
+    monkeypatch.setattr(signatures, "MAX_VERIFIED", 2)
+    answer = ask_json(remote)
+    found = [entry["signature"] for entry in answer["entries"]]
+    assert [item["verified"] for item in found] == [True, True, False, False]
+    assert found[2]["sentence"] == "signed, not verified here"
+    assert found[3]["sentence"] == "unsigned"
+    assert any("the signatures of 1 older commits were not ver" in n for n in answer["notes"])
 
 
 def test_who_signed_is_judged_by_the_keys_of_fleet_yaml(
