@@ -24,7 +24,7 @@ def find_room(
     group: Group | None,
 ) -> Refused:
     """Return the versions that must not be fetched now: (model, version) -> why."""
-    targets = [target for target in targets if not target.deployment.stop]
+    targets = [target for target in targets if not _is_gone(target, local)]
     refused = _check_quota(targets, local, group) if group else {}
     staged = {(s.model, s.version, s.digest): s.bytes for s in local.staged}
     free_bytes = local.free_bytes - sum(p.total_bytes - p.done_bytes for p in fetching.values())
@@ -81,8 +81,17 @@ def _check_quota(targets: list[Target], local: Local, group: Group) -> Refused:
     return refused
 
 
+def _is_gone(target: Target, local: Local) -> bool:
+    """Whether the model takes no room: stopped, and not kept as it is all the same."""
+    is_kept = target.hold is not None and target.deployment.model in local.versions
+    return target.deployment.stop and not is_kept
+
+
 def _size(target: Target, local: Local) -> int:
     found = local.versions.get(target.deployment.model, {})
+    if target.hold and found:
+        # It stays as it is, whatever git asks of it: one version at least, which may be any.
+        return max(version.size_bytes for version in found.values())
     sizes = []
     for version in target.goal.versions:
         if version in target.snapshots:

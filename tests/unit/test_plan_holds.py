@@ -14,6 +14,7 @@ from reconciler.model import (
     Member,
     Pause,
     Phase,
+    Quota,
     State,
     Unavailable,
 )
@@ -25,6 +26,7 @@ from reconciler.planning.outcome import SERVER_UNREACHABLE
 from reconciler.planning.steps import Plan, World
 from reconciler.policy import Freeze, Policy
 from tests.unit.worlds import (
+    SIZE,
     available,
     configured,
     deployment,
@@ -191,6 +193,18 @@ def test_a_suspended_deployment_is_left_as_it_is_and_the_others_go_on() -> None:
     assert made.outcomes[0].reason == "Suspended"
     assert "deployments/g/a.yaml" in made.outcomes[0].sentence
     assert not change_condition(made).holds
+
+
+@pytest.mark.parametrize(
+    "suspended", [deployment("a", 3, suspend=True), deployment("a", 2, suspend=True, stop=True)]
+)
+def test_what_a_suspended_model_uses_is_not_promised_to_another(suspended: Deployment) -> None:
+    world = frozen(suspended, deployment("b", 1), at=TUESDAY)
+    quota = Quota(disk_bytes=SIZE * 3 // 2)
+    tight = replace(world, desired=desired(suspended, deployment("b", 1), quota=quota))
+    made = make_plan(tight, serving())
+    assert fetches(made) == []
+    assert made.outcomes[1].reason == "GroupQuotaExceeded"
 
 
 def test_a_suspended_group_is_left_as_it_is() -> None:
