@@ -21,6 +21,12 @@ _SIGNER = re.compile(
 )
 _TIME_OPTION = re.compile(r'(?:^|,)(valid-after|valid-before)="(\d+)(Z?)"(?=,|$)', re.IGNORECASE)
 _NAMESPACES = re.compile(r'(?:^|,)namespaces="([^"]*)"', re.IGNORECASE)
+_ARMOUR = re.compile(
+    r"-----BEGIN PGP PUBLIC KEY BLOCK-----\n(?:\s*[A-Z][A-Za-z]+: .*\n)*\s*\n"
+    r"(?P<data>(?:\s*[A-Za-z0-9+/]+=*\n)+)(?:\s*=(?P<checksum>[A-Za-z0-9+/]{4})\n)?"
+    r"\s*-----END PGP PUBLIC KEY BLOCK-----"
+)
+_PUBLIC_KEY_TAG = 6
 _TIME_FORMATS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 
@@ -73,6 +79,33 @@ def parse_signers(lines: Iterable[str]) -> tuple[SshSigner, ...]:
     """Return the lines that can be used for commits."""
     found = (parse_signer(line) for line in lines)
     return tuple(signer for signer in found if signer is not None and signer.is_for_git)
+
+
+def is_gpg_key(text: str) -> bool:
+    """Tell whether the text is an armoured public key (RFC 4880, 6.2) of which nothing is lost."""
+    block = _ARMOUR.fullmatch(text.strip().replace("\r", ""))
+    if block is None:
+        return False
+    try:
+        data = base64.b64decode("".join(block["data"].split()), validate=True)
+        checksum = base64.b64decode(block["checksum"] or "", validate=True)
+    except binascii.Error:
+        return False
+    if checksum and int.from_bytes(checksum) != _crc24(data):
+        return False
+    tag = data[0] & 0x3F if data[0] & 0x40 else data[0] >> 2 & 0x0F
+    return bool(data[0] & 0x80) and tag == _PUBLIC_KEY_TAG
+
+
+def _crc24(data: bytes) -> int:
+    crc = 0xB704CE
+    for byte in data:
+        crc ^= byte << 16
+        for _ in range(8):
+            crc <<= 1
+            if crc & 0x1000000:
+                crc ^= 0x1864CFB
+    return crc
 
 
 def _find_times(options: str) -> list[tuple[str, str, str]]:

@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.config_repo.desired import ConfigRepo
+from reconciler.config_repo.documents import Document, parse_document
+from reconciler.config_repo.layout import Kind
 from reconciler.config_repo.mirror import Mirror
 from reconciler.config_repo.private_git import MirrorSettings
-from reconciler.config_repo.signers import parse_signer, parse_signers
+from reconciler.config_repo.rules import find_rule_mistakes
+from reconciler.config_repo.signers import is_gpg_key, parse_signer, parse_signers
 from reconciler.errors import SettingsError
 from reconciler.follow.node_keys import NodeKeys, read_node_keys
 from reconciler.follow.trust import Trust, choose_rules
@@ -125,6 +128,48 @@ def test_a_line_for_other_things_than_git_does_not_count(namespaces: str, counts
     line = f'ada@example.org namespaces="{namespaces}" {KEY}'
     assert parse_signer(line) is not None
     assert bool(parse_signers([line])) is counts
+
+
+WHOLE = """-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mDMEawGQCRYJKwYBBAHaRw8BAQdAbWs/4Q5RmMAUkrkIAshIP9rdyOgG3XMrspDZ
+nYnWAbW0EWIgPGJAZXhhbXBsZS5vcmc+iJAEExYIADgWIQS794cTfCor5ZNXvnpe
+a0UV2+2T5gUCawGQCQIbAwULCQgHAgYVCgkICwIEFgIDAQIeAQIXgAAKCRBea0UV
+2+2T5h8JAQDjb7aefwowWZtfugFf4lbwWbJZeEmEC+Kld6gN1ya+eQD/ZZm6Mis1
+GW8e20xaqex8MyaNmFaEP/J/VFaUn8wVSw8=
+=IBf9
+-----END PGP PUBLIC KEY BLOCK-----
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "is_key"),
+    [
+        (WHOLE, True),
+        (WHOLE.replace("\n", "\r\n"), True),
+        (WHOLE.replace("BLOCK-----\n\n", "BLOCK-----\nComment: ours\n\n"), True),
+        (WHOLE.replace("=IBf9\n", ""), True),  # newer programs write no checksum
+        (WHOLE.replace("BLOCK-----\n\n", "BLOCK-----\n"), False),
+        (WHOLE.replace("nYnWAbW0EWIg", "nYnWAbW0EWIh"), False),
+        ("\n".join(line for line in WHOLE.splitlines() if "nYnW" not in line), False),
+        (WHOLE.replace("PUBLIC", "PRIVATE"), False),
+        (WHOLE.replace("mDME", "iJAE"), False),
+        (ARMOUR.format("one"), False),
+        ("", False),
+    ],
+)
+def test_a_gpg_key_of_which_a_part_is_lost_is_none(text: str, is_key: bool) -> None:
+    assert is_gpg_key(text) is is_key
+
+
+def test_a_fleet_file_whose_gpg_keys_cannot_be_used_is_a_mistake() -> None:
+    indented = "".join(f"      {line}\n" for line in WHOLE.replace("nYnW", "nYnX").splitlines())
+    text = "signatures:\n  mode: head\n  gpg:\n    - |\n" + indented
+    document = parse_document(Kind.FLEET, text.encode())
+    assert isinstance(document, Document)
+    (mistake,) = find_rule_mistakes(document)
+    assert "not a whole public key" in mistake.message
+    assert mistake.line == 4
 
 
 @given(st.text(max_size=80), st.binary(max_size=40))
