@@ -6,6 +6,7 @@ every change for ever. It is read at every tick, so that it holds across restart
 
 import json
 import logging
+import math
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,7 +33,10 @@ def load(state_dir: Path) -> Pause | None:
     try:
         with path.open("rb") as file:
             content = json.loads(file.read(_MAX_BYTES))
-        return Pause(str(content["reason"]), float(content["until_seconds"]))
+        until_seconds = float(content["until_seconds"])
+        if not math.isfinite(until_seconds):
+            raise ValueError("it names no end")
+        return Pause(str(content["reason"]), until_seconds)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:

@@ -74,6 +74,8 @@ def test_a_folder_that_no_agent_uses_is_named(tmp_path: Path) -> None:
         '{"reason": 1}',
         '{"reason": "x", "until_seconds": {}}',
         '{"reason": "x", "until_seconds": 1%s}' % ("0" * 400),
+        '{"reason": "x", "until_seconds": 1e999}',
+        '{"reason": "x", "until_seconds": NaN}',
         '{"reason": %s' % ("[" * 60_000),
     ],
 )
