@@ -13,6 +13,7 @@ from reconciler.config_repo.build import build_deployment, build_lock
 from reconciler.config_repo.checkout import Checkout
 from reconciler.config_repo.documents import Document, parse_document
 from reconciler.config_repo.layout import Kind, Place, locate, lock_path
+from reconciler.config_repo.locks import find_misfits
 from reconciler.config_repo.tree import Blob
 from reconciler.model import Deployment
 from reconciler.preview.standing import Past
@@ -96,9 +97,10 @@ def _go_back(
         for index, name in enumerate((path, lock)):
             if name in commit:
                 ids[index] = "" if commit[name] == _NO_BLOB else commit[name]
-        if ids[0] and seen < MAX_STATES:
-            seen += 1
-            yield ids[0], ids[1]
+        if not ids[0] or seen == MAX_STATES:
+            return  # a model that left the config repo was deleted with all its versions
+        seen += 1
+        yield ids[0], ids[1]
 
 
 def _build(path: str, ids: _Ids, texts: dict[str, bytes]) -> Deployment | None:
@@ -107,13 +109,14 @@ def _build(path: str, ids: _Ids, texts: dict[str, bytes]) -> Deployment | None:
     document = _parse(Kind.DEPLOYMENT, ids[0], texts)
     if not isinstance(place, Place) or document is None:
         return None
-    lock = None
-    if ids[1]:
-        lock_document = _parse(Kind.LOCK, ids[1], texts)
-        if lock_document is None:
-            return None
-        lock = build_lock(lock_path(path), lock_document)
-    return build_deployment(path, place, document, lock)
+    if not ids[1]:
+        return build_deployment(path, place, document)
+    lock_document = _parse(Kind.LOCK, ids[1], texts)
+    if lock_document is None:
+        return None
+    lock = build_lock(lock_path(path), lock_document)
+    deployment = build_deployment(path, place, document, lock)
+    return None if find_misfits(deployment, lock, lock_document) else deployment
 
 
 def _parse(kind: Kind, blob_id: str, texts: dict[str, bytes]) -> Document | None:

@@ -125,10 +125,12 @@ def _find_action_remarks(
             " serves nothing of it meanwhile, and all of them do so at the same time"
         )
         yield Remark(Level.WARNING, GAP, sentence)
+    if after is not None:
+        yield from _find_lost(action, after, catalog)
     is_back = action.after is not None and action.before is not None
     is_back = is_back and (action.after or 0) < (action.before or 0)
     if is_back and before is not None and after is not None:
-        yield from _find_rollback_remarks(action, after, catalog)
+        yield from _find_rollback_remarks(action)
     for move in action.labels:
         if move.before is None:
             continue
@@ -154,10 +156,19 @@ def _find_lock_remarks(after: Deployment, catalog: Catalog) -> Iterator[Remark]:
     yield Remark(Level.WARNING, NOT_LOCKED, sentence)
 
 
-def _find_rollback_remarks(action: Action, after: Deployment, catalog: Catalog) -> Iterator[Remark]:
+def _find_lost(action: Action, after: Deployment, catalog: Catalog) -> Iterator[Remark]:
+    for version in action.reused:
+        if catalog.is_missing(after.source, version):
+            sentence = (
+                f"version {version} of {action.model} is no longer in {after.source}: nodes that"
+                " served it still have it on disk, one that did not, or is replaced, cannot get it;"
+                " upload it again, or choose a version that is there"
+            )
+            yield Remark(Level.WARNING, GONE_FROM_BUCKET, sentence)
+
+
+def _find_rollback_remarks(action: Action) -> Iterator[Remark]:
     version = action.after
-    if version is None:
-        return
     if version in {item.version for item in action.downloads}:
         sentence = (
             f"{action.model} goes back from {show_version(action.before)} to {version}, which the"
@@ -165,13 +176,6 @@ def _find_rollback_remarks(action: Action, after: Deployment, catalog: Catalog) 
             " many earlier versions stay on disk"
         )
         yield Remark(Level.WARNING, DOWNLOADED_AGAIN, sentence)
-    elif version in action.loaded and catalog.is_missing(after.source, version):
-        sentence = (
-            f"version {version} of {action.model} is still on the nodes' disks, but no longer in"
-            f" {after.source}: a node that is replaced cannot get it; upload it again, or choose a"
-            " version that is there"
-        )
-        yield Remark(Level.WARNING, GONE_FROM_BUCKET, sentence)
 
 
 def find_fleet_remarks(
@@ -217,8 +221,8 @@ def find_fleet_remarks(
         yield Remark(Level.WARNING, BUCKET_SILENT, what)
     if base.fleet.problems:
         sentence = (
-            f"the base has problems too ({base.fleet.problems[0]}); what nodes have of such a file"
-            " is not known"
+            f"the base has problems too ({base.fleet.problems[0]}); nodes are taken to follow the"
+            " last good text of such a file, as far as this clone holds it"
         )
         yield Remark(Level.NOTE, BASE_HAS_PROBLEMS, sentence)
 

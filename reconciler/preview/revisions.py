@@ -1,11 +1,13 @@
 """Which two states of the config repo are compared, and what is in force at each."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reconciler.config_repo.assemble import Fleet, assemble
 from reconciler.config_repo.checkout import UNKNOWN_REVISION, Checkout, show_id
 from reconciler.config_repo.fleets import FleetReader, read_folder
 from reconciler.config_repo.git_errors import FOLDER_MISSING
+from reconciler.config_repo.layout import lock_path
 from reconciler.errors import GitError
 from reconciler.model import Commit
 from reconciler.preview.pairs import Side
@@ -13,6 +15,11 @@ from reconciler.preview.pairs import Side
 UPSTREAMS = ("origin/HEAD", "origin/main", "origin/master")
 """Where changes go: the first of these that is there."""
 WORKTREE = "worktree"
+
+_MAX_COMMITS = 5
+"""Commits that are looked at for the last good text of a file that is broken at the base."""
+_MAX_PATHS = 1000
+"""A command line has a length that the system takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,7 @@ def read_sides(
     head_commit = checkout.resolve(head or "HEAD")
     base_commit = checkout.resolve(base) if base else find_base(checkout, head_commit, is_worktree)
     reader = FleetReader(checkout)
-    base_fleet = _read(reader, base_commit)
+    base_fleet = _read_in_force(checkout, reader, base_commit)
     if is_worktree:
         commit = Commit(WORKTREE, "", "the files as they lie", head_commit.time_seconds)
         return Sides(Side(base_commit, base_fleet), Side(commit, read_folder(checkout.folder)))
@@ -66,9 +73,27 @@ def find_base(checkout: Checkout, head: Commit, is_worktree: bool) -> Commit:
         ) from None
 
 
-def _read(reader: FleetReader, commit: Commit) -> Fleet:
+def _read_in_force(checkout: Checkout, reader: FleetReader, commit: Commit) -> Fleet:
+    """Return what nodes follow at a commit: of a broken file what it said last while it was good.
+
+    They have seen the commits before; here those that changed such a file are read again.
+    """
+    fleet = _read(reader, commit.id)
+    paths = [path for broken in fleet.broken for path in (broken, lock_path(broken))]
+    if not paths or len(paths) > _MAX_PATHS:
+        return fleet
+    specs = [f":(literal){checkout.path_in_repo(path)}" for path in paths]
+    limit = f"--max-count={_MAX_COMMITS}"
+    changes = checkout.git("rev-list", "--first-parent", limit, commit.id, "--", *specs).split()
+    good: dict[str, str] = {}
+    for commit_id in reversed(changes):
+        good = _read(reader, commit_id, good).good
+    return _read(reader, commit.id, good)
+
+
+def _read(reader: FleetReader, commit_id: str, good: Mapping[str, str] | None = None) -> Fleet:
     try:
-        return reader.read(commit.id)
+        return reader.read(commit_id, good)
     except GitError as error:
         if error.reason != FOLDER_MISSING:
             raise

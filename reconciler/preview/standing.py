@@ -1,7 +1,8 @@
 """The state of a node that has carried out the base commit, as far as git tells.
 
 No node is asked. What a converged node has follows from what it was asked: the versions that are
-in force are loaded, and of those in force before, the last `keep` are still on disk.
+in force are loaded, and of those in force before, the last `keep` are still on disk. Whatever was
+asked for is taken to have served; that it failed, git does not say.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from reconciler.model import (
 )
 from reconciler.planning.goals import fingerprint
 from reconciler.planning.memory import MAX_PROVEN, Memory, ModelMemory
-from reconciler.preview.catalog import Catalog
+from reconciler.preview.catalog import UNKNOWN_VERSION, Catalog
 
 Past = Mapping[str, Sequence[Deployment]]
 """Path of a deployment -> what it said, the base first, then further and further back."""
@@ -50,13 +51,19 @@ def stand(desired: Desired, past: Past, catalog: Catalog) -> Standing:
     for deployment in desired.deployments:
         model = deployment.model
         current, earlier = _look_back(deployment, past, is_off)
-        wanted = frozenset() if current.stop else catalog.find_versions(current)
+        own = catalog.find_versions(current)
+        wanted = frozenset() if current.stop else own
         origins = dict.fromkeys(wanted, current)
         for state in earlier:
             for version in sorted(_named_versions(state), reverse=True):
                 origins.setdefault(version, state)
-        previous = [version for version in origins if version not in wanted]
-        kept = previous[: max(desired.policy.keep, 1 if current.stop else 0)]
+        former = [version for version in origins if version not in own]
+        kept = {*former[: desired.policy.keep]}
+        if current.stop and earlier:
+            # It keeps what it served last and what it would start with.
+            kept |= _named_versions(earlier[0]) | (own & origins.keys())
+        kept.discard(UNKNOWN_VERSION)
+        previous = [v for v in origins if v not in wanted and v != UNKNOWN_VERSION]
         versions[model] = {
             version: _install(origins[version], version, catalog) for version in (*wanted, *kept)
         }
@@ -91,9 +98,12 @@ def _look_back(
 
 
 def _named_versions(deployment: Deployment) -> set[int]:
-    """Return the versions that git names; what an unlocked `latest` once came to is not known."""
+    """Return the versions that git names; UNKNOWN_VERSION is what an unlocked `latest` came to.
+
+    It takes a place among those that nodes keep, so that no other is taken to be kept for it.
+    """
     named = deployment.named_version
-    return {*deployment.labels.values(), *(() if named is None else (named,))}
+    return {*deployment.labels.values(), UNKNOWN_VERSION if named is None else named}
 
 
 def _main_last(wanted: frozenset[int], main: int) -> tuple[int, ...]:

@@ -136,6 +136,26 @@ def test_the_past_of_locked_versions_names_their_bytes(remote: ConfigRemote) -> 
     assert past[RANKER][2].lock is None
 
 
+def test_a_model_that_had_left_begins_anew(remote: ConfigRemote) -> None:
+    remote.commit({RANKER: None})
+    remote.commit({RANKER: ranker(42)})
+    checkout = Checkout(remote.work)
+    past = read_past(checkout, checkout.resolve("HEAD").id, [RANKER])
+    assert [state.version for state in past[RANKER]] == [42]
+
+
+def test_of_a_file_that_is_broken_at_the_base_the_last_good_text_counts(
+    remote: ConfigRemote,
+) -> None:
+    remote.commit({RANKER: ranker(42), "deployments/search/ranker.lock.yaml": lock(41)})
+    remote.commit({RANKER: "source: ["})
+    branch(remote, {RANKER: ranker(41)})
+    made = run_json(remote)
+    assert made["summary"] == "no node does anything"
+    assert [action["version_before"] for action in made["actions"]] == [41]
+    assert "BaseHasProblems" in [remark["reason"] for remark in made["remarks"]]
+
+
 def test_a_lock_that_the_bucket_does_not_match_is_a_problem(remote: ConfigRemote) -> None:
     path = "deployments/search/ranker.lock.yaml"
     branch(remote, {RANKER: ranker(42), path: lock(42, "0" * 64)})

@@ -151,6 +151,30 @@ def test_a_revert_downloads_nothing_while_the_version_is_on_disk() -> None:
     assert "DownloadedAgain" not in reasons(found)
 
 
+def test_what_an_unlocked_latest_came_to_takes_the_place_of_an_earlier_version() -> None:
+    base, head = deployment("a", 3), deployment("a", 1)
+    past = {base.path: [base, deployment("a", None), head]}
+    (done,) = preview(fleet(base), fleet(head), bucket(a=[1, 3]), past).actions
+    assert [item.version for item in done.action.downloads] == [1]
+    assert done.action.deleted == ()
+
+
+def test_a_stopped_model_keeps_all_that_it_served_last() -> None:
+    base = deployment("a", 3, labels={"canary": 4}, stop=True)
+    ran = replace(base, stop=False)
+    past = {base.path: [base, ran, deployment("a", 2), deployment("a", 1)]}
+    (done,) = preview(fleet(base), fleet(ran), bucket(a=[3, 4]), past).actions
+    assert (done.action.downloads, done.action.reused) == ((), (3, 4))
+
+
+def test_a_version_that_only_disks_hold_is_named_where_it_is_a_newer_one_too() -> None:
+    base, head = deployment("a", 1), deployment("a", 2)
+    found = preview(fleet(base), fleet(head), bucket(a=[1]), {base.path: [base, head]})
+    assert "one that did not, or is replaced, cannot get it" in (
+        remark(found, "GoneFromBucket").sentence
+    )
+
+
 def test_a_rollback_to_a_version_that_nodes_have_deleted_is_said_to_download_it() -> None:
     base, head = deployment("a", 3), deployment("a", 1)
     past = {base.path: [base, deployment("a", 2), head]}
