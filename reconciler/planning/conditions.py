@@ -68,7 +68,8 @@ def find_change_condition(hold: Hold | None, outcomes: Collection[Outcome]) -> C
     sentence = hold.sentence if hold else "some deployments are suspended"
     if not waiting and reason != PAUSED:
         return Condition(CHANGES_ALLOWED, True, reason, f"{sentence}; nothing waits for it")
-    what = f"{', '.join(waiting)} waits" if waiting else "nothing is changed on this node"
+    verb = "waits" if len(waiting) == 1 else "wait"
+    what = f"{', '.join(waiting)} {verb}" if waiting else "nothing is changed on this node"
     return Condition(CHANGES_ALLOWED, False, reason, f"{sentence}; {what}")
 
 
@@ -156,7 +157,8 @@ def _accepts(memory: Memory, elsewhere: tuple[str, ...], now: float) -> Conditio
 def _removals(leaving: Leaving) -> Condition:
     if not leaving.held:
         return Condition(REMOVALS_ALLOWED, True, _WELL, "no removal is held back")
-    sentence = f"{', '.join(leaving.held)} left git and stay here: {leaving.held_because}"
+    verb = "stays" if len(leaving.held) == 1 else "stay"
+    sentence = f"{', '.join(leaving.held)} left git and {verb} here: {leaving.held_because}"
     return Condition(REMOVALS_ALLOWED, False, REMOVALS_HELD, sentence)
 
 

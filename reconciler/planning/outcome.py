@@ -75,7 +75,8 @@ def describe_leaving(model: str, group: str, held_because: str | None, sight: Si
     """Return the outcome of a model that left the config repo."""
     deployment = Deployment(model, group, path="", source="")
     if held_because:
-        sentence = f"left the config repo, but goes on serving: {held_because}"
+        stays = "goes on serving" if sight.serving else "stays on this node"
+        sentence = f"left the config repo, but {stays}: {held_because}"
         verdict = _Verdict(Phase.STOPPING, "RemovalsHeld", sentence)
     else:
         verdict = _Verdict(Phase.STOPPING, UNLOADING, "left the config repo and is being removed")
@@ -141,7 +142,7 @@ def _name_waiting(target: Target, sight: Sight) -> str:
     if target.goal.main is None:
         return "the newest version waits"
     if missing := sorted(target.goal.versions - set(sight.serving)):
-        return f"version {_join(missing)} waits"
+        return f"version {_join(missing)} {'waits' if len(missing) == 1 else 'wait'}"
     if any(trouble.reason == LOCK_MISMATCH for trouble in target.troubles.values()):
         return f"the locked bytes of version {target.goal.main} wait"
     return "the rest of the change waits"

@@ -292,7 +292,7 @@ def test_removals_are_held_back_in_doubt(change: object) -> None:
     assert config is None or config.keys() == {"a", "b", "c"}
     condition = next(c for c in made.conditions if c.name == "RemovalsAllowed")
     assert not condition.holds
-    assert "stay here" in condition.sentence
+    assert "left git and stay" in condition.sentence
 
 
 def test_nothing_is_removed_while_the_server_does_not_answer() -> None:

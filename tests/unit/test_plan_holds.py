@@ -18,7 +18,7 @@ from reconciler.model import (
     State,
     Unavailable,
 )
-from reconciler.planning.conditions import CHANGES_ALLOWED
+from reconciler.planning.conditions import CHANGES_ALLOWED, REMOVALS_ALLOWED
 from reconciler.planning.goals import fingerprint
 from reconciler.planning.locks import lock_snapshot
 from reconciler.planning.memory import Memory
@@ -150,7 +150,13 @@ def test_a_freeze_holds_new_models_stops_removals_and_deletions() -> None:
     gone = make_plan(frozen(deployment("c", 1)), serving())
     assert removals(gone) == []
     assert configured(gone) is None
-    assert "frozen until" in gone.removals[0].sentence
+    assert "but goes on serving: frozen until" in gone.removals[0].sentence
+    (removals_allowed,) = (c for c in gone.conditions if c.name == REMOVALS_ALLOWED)
+    assert "a left git and stays here: frozen until" in removals_allowed.sentence
+    assert change_condition(gone).sentence.endswith("; a, c wait")
+    away = Unavailable(SERVER_UNREACHABLE, "it is gone")
+    unseen = make_plan(replace(frozen(deployment("c", 1)), served=away), serving())
+    assert "but stays on this node: frozen until" in unseen.removals[0].sentence
 
 
 def test_a_freeze_holds_labels_of_versions_that_never_served() -> None:
