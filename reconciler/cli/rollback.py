@@ -19,7 +19,12 @@ import click
 
 from reconciler.cli.options import folder_option
 from reconciler.config_repo.checkout import Checkout, show_id
-from reconciler.config_repo.commits import commit_files, count_behind, find_branch
+from reconciler.config_repo.commits import (
+    commit_files,
+    count_behind,
+    find_branch,
+    name_push,
+)
 from reconciler.config_repo.names import UnknownModelError
 from reconciler.errors import ConfigError, GitError, ReconcilerError
 from reconciler.locking.resolve import resolve_lock
@@ -232,12 +237,10 @@ def _carry_out(
     commit = commit_files(
         subject.checkout, changes, proposal.message, subject.commit_id, wishes.branch
     )
-    branch = find_branch(subject.checkout)
+    branch = find_branch(subject.checkout) or "HEAD"
     _say(f"committed {show_id(commit.id)} on {branch}: {commit.subject}")
-    if wishes.branch is None:
-        _say("left to do: `git push`")
-    else:
-        _say(f"left to do: `git push -u origin {branch}`, and open a pull request")
+    and_then = "" if wishes.branch is None else ", and open a pull request"
+    _say(f"left to do: `{name_push(subject.checkout, branch)}`{and_then}")
 
 
 def _check(subject: Subject, deployment: Deployment, offer: Offer, sources: Sources) -> list[str]:

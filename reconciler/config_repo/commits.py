@@ -55,6 +55,13 @@ def find_branch(checkout: Checkout) -> str | None:
         return None
 
 
+def name_push(checkout: Checkout, branch: str) -> str:
+    """Return the command that pushes the current branch, which may be new to its remote."""
+    has_upstream = checkout.succeeds("rev-parse", "--verify", "--quiet", "@{upstream}")
+    is_new = not has_upstream and checkout.succeeds("config", "--get", "remote.origin.url")
+    return f"git push -u origin {branch}" if is_new else "git push"
+
+
 def count_behind(checkout: Checkout) -> int:
     """Return how many commits of its upstream, as last fetched, the current branch lacks."""
     try:

@@ -632,6 +632,7 @@ def test_dry_run_says_it_and_stops(clone: Clone) -> None:
 
 def test_a_branch_is_made_for_a_pull_request(clone: Clone) -> None:
     _, commit = deploy(clone, 41, 42)
+    clone.git("remote", "add", "origin", str(clone.models))
     result = clone.do("rollback", "ranker", "--branch", "back-to-41")
     assert "left to do: `git push -u origin back-to-41`, and open a pull request" in result.stdout
     assert clone.git("rev-parse", "main", "back-to-41^").splitlines() == [commit, commit]
