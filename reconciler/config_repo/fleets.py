@@ -9,6 +9,7 @@ from typing import Protocol
 from reconciler.config_repo.assemble import File, Fleet, assemble
 from reconciler.config_repo.documents import Broken, Document, DocumentCache, parse_document
 from reconciler.config_repo.layout import Kind, Place, belongs, locate
+from reconciler.config_repo.objects import decode_path
 from reconciler.config_repo.tree import Blob, Survey, survey
 from reconciler.config_repo.yaml_text import MAX_TEXT_BYTES, Mistake
 from reconciler.errors import ConfigError
@@ -96,8 +97,8 @@ def read_folder(folder: Path, *, with_locks: bool = True) -> Fleet:
     """
     found = survey(_walk(folder))
     contents: dict[str, Document | Broken] = dict(found.unreadable)
-    for path in found.readable:
-        contents[path] = _read(folder, path, found.places[path].kind)
+    for path, blob in found.readable.items():
+        contents[path] = _read(folder / blob.id, found.places[path].kind)
     files = [File(path, place, "", contents[path]) for path, place in found.places.items()]
     return assemble(files if with_locks else _forget_locks(files), found.problems)
 
@@ -112,6 +113,7 @@ def _forget_locks(files: list[File]) -> Iterator[File]:
 
 
 def _walk(folder: Path) -> dict[str, Blob]:
+    """Return all files by their path as git names it; the id is the path as the system does."""
     tree = {}
 
     def refuse(error: OSError) -> None:
@@ -128,13 +130,14 @@ def _walk(folder: Path) -> dict[str, Blob]:
             file = Path(parent) / name
             is_file = file.is_file() and not file.is_symlink()
             size_bytes = file.stat().st_size if is_file else 0
-            tree[file.relative_to(folder).as_posix()] = Blob("", size_bytes, is_file)
+            path = file.relative_to(folder).as_posix()
+            tree[decode_path(os.fsencode(path))] = Blob(path, size_bytes, is_file)
     return tree
 
 
-def _read(folder: Path, path: str, kind: Kind) -> Document | Broken:
+def _read(path: Path, kind: Kind) -> Document | Broken:
     try:
-        with (folder / path).open("rb") as file:
+        with path.open("rb") as file:
             data = file.read(MAX_TEXT_BYTES + 1)
     except OSError as error:
         return Broken((Mistake(1, 1, f"the file cannot be read ({error.strerror})"),))

@@ -91,7 +91,7 @@ class Objects:
                 raise self._damage(f"object {blob_id} is missing")
             is_file = kind == "blob" and mode.startswith("100")
             size_bytes = int(size) if size.isdecimal() else 0
-            path = _decode_path(raw_path)
+            path = decode_path(raw_path)
             tree[path.removeprefix(prefix)] = Blob(blob_id, size_bytes, is_file)
         return tree
 
@@ -214,7 +214,8 @@ def _clean(raw: bytes) -> str:
     return "".join(character for character in text if character.isprintable())
 
 
-def _decode_path(raw: bytes) -> str:
+def decode_path(raw: bytes) -> str:
+    """Return the name of a file as text that can be printed, whatever it is made of."""
     path = raw.decode("utf-8", "backslashreplace")
     # A line break in a file's name must not break the lines of a report.
     return path if path.isprintable() else path.encode("unicode_escape").decode()

@@ -3,7 +3,8 @@
 The versions that nodes keep on disk are those that were in force before, so the history of a
 deployment's file and of its lock tells, without asking a node, what a revert need not download.
 Only the commits that the branch itself stood at count: what a merged branch said on its way was
-never in force.
+never in force. The audit trail (history/read.py) tells more, and reads the whole history for it;
+here one look at a few files, back to a bound, is enough.
 """
 
 from collections import defaultdict

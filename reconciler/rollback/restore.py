@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from reconciler.config_repo.build import build_deployment, build_lock
-from reconciler.config_repo.checkout import Checkout
+from reconciler.config_repo.checkout import MISSING_OBJECT, Checkout
 from reconciler.config_repo.documents import Broken, Document, parse_document
 from reconciler.config_repo.layout import Kind, Place, locate, lock_path
 from reconciler.config_repo.locks import find_misfits
@@ -176,7 +176,7 @@ def _read(checkout: Checkout, blob_id: str) -> bytes:
         raise GitError(
             f"an earlier text of the deployment (git object {blob_id[:10]}) is not in this clone;"
             " fetch the whole history (`git fetch --unshallow`), nothing was changed",
-            "MissingObject",
+            MISSING_OBJECT,
         )
     return data
 

@@ -265,6 +265,15 @@ def test_a_folder_that_cannot_be_read_is_not_in_order(
         read_folder(clone.work)
 
 
+def test_a_file_whose_name_is_no_text_is_named_as_git_would(clone: Clone) -> None:
+    folder = os.fsencode(clone.work / "deployments/search")
+    Path(os.fsdecode(folder + b"/\xff.yaml")).write_text("source: 1\n")
+    answer = run("validate", ".", "--format", "json", folder=clone.work)
+    assert answer.code == 1
+    assert '"deployments/search/\\\\xff.yaml"' in answer.output
+    assert "must be gs://bucket/folder" in answer.output
+
+
 # --- what reads the output ------------------------------------------------------------------------
 
 
