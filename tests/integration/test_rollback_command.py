@@ -776,7 +776,8 @@ def test_what_is_gone_everywhere_is_refused_and_the_nearest_offered(
     for version in ("39", "40"):
         bucket.delete(f"ranker/{version}/saved_model.pb")
     # 38 is not whole, and 42 is what is asked for now.
-    assert "no older one exists; the nearest newer one is 43: `" in clone.refuse("pin", "ranker", "41")
+    message = clone.refuse("pin", "ranker", "41")
+    assert "no older one exists; the nearest newer one is 43: `" in message
     bucket.delete("ranker/43/saved_model.pb")
     assert "holds no other to go to" in clone.refuse("rollback", "ranker")
 
