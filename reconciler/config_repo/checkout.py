@@ -17,7 +17,7 @@ from reconciler.config_repo.git_errors import (
     UNSUPPORTED_REPOSITORY,
     quote_git,
 )
-from reconciler.config_repo.objects import Objects
+from reconciler.config_repo.objects import Objects, parse_time
 from reconciler.config_repo.tree import Blob
 from reconciler.errors import DeadlineError, GitError
 from reconciler.model import Commit
@@ -94,7 +94,7 @@ class Checkout:
         commit_id = answer.stdout.decode().strip()
         text = self.git("log", "-1", "--no-show-signature", f"--format={_COMMIT_FORMAT}", commit_id)
         found_id, author, time_seconds, subject = text.rstrip("\n").split("\0", 3)
-        return Commit(found_id, author, subject, float(time_seconds))
+        return Commit(found_id, author, subject, parse_time(time_seconds))
 
     @property
     def is_shallow(self) -> bool:

@@ -60,7 +60,7 @@ class Objects:
         commit_id, author, time_seconds, subject = (
             _clean(part) for part in line.rstrip(b"\n").split(b"\0", 3)
         )
-        return Commit(commit_id, author, subject, _parse_time(time_seconds))
+        return Commit(commit_id, author, subject, parse_time(time_seconds))
 
     def list_tree(self, commit_id: str, folder: str) -> dict[str, Blob]:
         """Return every file below `folder` in a commit, by its path from there.
@@ -221,11 +221,12 @@ def decode_path(raw: bytes) -> str:
     return path if path.isprintable() else path.encode("unicode_escape").decode()
 
 
+def parse_time(text: str) -> float:
+    """Return a commit's time as git prints it, in seconds since 1970."""
+    # Anyone who may push can push a commit without a date; it must not end agent or command.
+    return float(text or 0)
+
+
 def _build_commit(row: Sequence[str]) -> Commit:
     commit_id, author, time_seconds, subject = row[: len(_LOG_FIELDS)]
-    return Commit(commit_id, author, subject, _parse_time(time_seconds))
-
-
-def _parse_time(text: str) -> float:
-    # Anyone who may push can push a commit without a date; it must not end the agent.
-    return float(text or 0)
+    return Commit(commit_id, author, subject, parse_time(time_seconds))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from reconciler.config_repo.checkout import Checkout
+from reconciler.config_repo.objects import parse_time
 from reconciler.config_repo.tree import Blob
 from reconciler.errors import GitError
 from reconciler.model import Commit
@@ -69,7 +70,7 @@ def read_texts(checkout: Checkout, blob_ids: Iterable[str]) -> dict[str, bytes]:
 def _read_message(fields: Sequence[str]) -> Message:
     commit_id, author, author_email, committer, committer_email, seconds, subject, body = fields
     return Message(
-        Commit(commit_id, author, _cut(subject, _MAX_SUBJECT_CHARACTERS), float(seconds or 0)),
+        Commit(commit_id, author, _cut(subject, _MAX_SUBJECT_CHARACTERS), parse_time(seconds)),
         author_email,
         committer,
         committer_email,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from reconciler.config_repo.checkout import Checkout
+from reconciler.errors import GitError
 from reconciler.history.objects import in_batches, read_texts
 from reconciler.policy import Signatures
 
@@ -58,6 +59,7 @@ class Signature:
 
 _UNSIGNED = Signature(is_signed=False)
 _UNCHECKED = Signature(is_signed=True, lack="not verified here", is_checked=False)
+_UNREADABLE = Signature(is_signed=True, lack="by no known method")
 
 
 def read_signatures(
@@ -95,11 +97,20 @@ def _find_signed(checkout: Checkout, commit_ids: Sequence[str]) -> set[str]:
 def _read(
     checkout: Checkout, options: Sequence[str], commit_ids: Sequence[str]
 ) -> dict[str, Signature]:
-    output = checkout.git(
-        *options, "log", "-z", "--no-walk=unsorted", "--stdin", "--no-show-signature",
-        "--no-color", "--no-notes", f"--format={_FORMAT}",
-        stdin="".join(f"{commit_id}\n" for commit_id in commit_ids).encode(),
-    )  # fmt: skip
+    try:
+        output = checkout.git(
+            *options, "log", "-z", "--no-walk=unsorted", "--stdin", "--no-show-signature",
+            "--no-color", "--no-notes", f"--format={_FORMAT}",
+            stdin="".join(f"{commit_id}\n" for commit_id in commit_ids).encode(),
+        )  # fmt: skip
+    except GitError:
+        # git gives up at a signature of no kind it knows; the others must not be lost with it.
+        if len(commit_ids) == 1:
+            return {commit_ids[0]: _UNREADABLE}
+        halves = in_batches(commit_ids, (len(commit_ids) + 1) // 2)
+        return {
+            own: found for half in halves for own, found in _read(checkout, options, half).items()
+        }
     fields = output.split("\0")
     starts = range(0, len(fields) - _FIELDS, _FIELDS)
     return {fields[start]: _judge(*fields[start + 1 : start + _FIELDS]) for start in starts}

@@ -274,6 +274,38 @@ def test_a_file_whose_name_is_no_text_is_named_as_git_would(clone: Clone) -> Non
     assert "must be gs://bucket/folder" in answer.output
 
 
+@pytest.mark.parametrize(
+    ("headers", "word"),
+    [
+        ("author a <a@b> xyz +0000\ncommitter a <a@b> xyz +0000\n", "unsigned"),
+        ("author a <a@b> 1 +0000\ncommitter a <a@b> 9999999999999999 +0000\n", "unsigned"),
+        ("author a\ncommitter b\n", "unsigned"),
+        (
+            "author a <a@b> 1 +0000\ncommitter a <a@b> 1 +0000\ngpgsig junk\n more\n",
+            "signed, by no known method",
+        ),
+    ],
+)
+def test_a_commit_made_by_no_git_is_read_as_far_as_it_goes(
+    clone: Clone, headers: str, word: str
+) -> None:
+    tree = git("rev-parse", "HEAD^{tree}", cwd=clone.work)
+    text = f"tree {tree}\nparent {git('rev-parse', 'HEAD~1', cwd=clone.work)}\n{headers}\nodd\n"
+    made = subprocess.run(
+        ["git", "hash-object", "-t", "commit", "-w", "--stdin", "--literally"],
+        cwd=clone.work,
+        input=text.encode(),
+        check=True,
+        capture_output=True,
+    )
+    git("reset", "-q", "--hard", made.stdout.decode().strip(), cwd=clone.work)
+    history = run("history", "ranker", folder=clone.work)
+    assert history.code == 0
+    assert f"{word}\n    odd\n" in history.output
+    assert "load     2" in run("plan", "HEAD~1", folder=clone.work).output
+    assert run("rollback", "ranker", "--yes", folder=clone.work).code == 0
+
+
 # --- what reads the output ------------------------------------------------------------------------
 
 
