@@ -52,3 +52,9 @@ class Policy:
     """Whether a deployment without a lock file is refused."""
     freezes: tuple[Freeze, ...] = ()
     signatures: Signatures = field(default_factory=Signatures)
+    handover_timeout_seconds: float = 600.0
+    """How long a node that loses a deployment waits for those that are to serve it instead."""
+    drain_seconds: float = 10.0
+    """How long it goes on serving after that, until every caller has learnt of it."""
+    member_timeout_seconds: float = 60.0
+    """How long a node must be gone from a registry before its models move."""

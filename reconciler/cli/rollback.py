@@ -248,7 +248,8 @@ def _check(subject: Subject, deployment: Deployment, offer: Offer, sources: Sour
     if version is None:
         return []
     members = {node.name: node for node in subject.members}
-    names = holders(f"{deployment.group}/{deployment.model}", members, deployment.replicas)
+    weights = {name: node.weight for name, node in members.items()}
+    names = holders(f"{deployment.group}/{deployment.model}", weights, deployment.replicas)
     nodes = [members[name] for name in names]
     return check_bytes(deployment, version, nodes, sources, offer)
 

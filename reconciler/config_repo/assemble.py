@@ -18,7 +18,7 @@ from reconciler.config_repo.build import build_deployment, build_group, build_lo
 from reconciler.config_repo.documents import Broken, Document
 from reconciler.config_repo.layout import MODEL_NAME, Kind, Place, lock_path
 from reconciler.config_repo.locks import find_misfits
-from reconciler.config_repo.rules import find_rule_mistakes
+from reconciler.config_repo.rules import find_rollout_mistakes, find_rule_mistakes
 from reconciler.config_repo.yaml_text import Mistake
 from reconciler.model import Deployment, Group, Lock, Problem
 from reconciler.policy import Policy
@@ -165,6 +165,7 @@ class _Assembly:
         mistakes = [
             *_check_place(file, content),
             *self._check_group(file, content, known_groups),
+            *find_rollout_mistakes(content),
             *self._find_owner(build_deployment(file.path, file.place, content), content),
         ]
         return _at(file.path, mistakes)
@@ -263,11 +264,16 @@ class _Assembly:
             return [document.complain(f"there is no groups/{name}.yaml; {hint}")]
         group = self.fleet.groups.get(name)
         replicas = document.fields.get("replicas")
-        if group is None or not isinstance(replicas, int) or replicas <= len(group.nodes):
+        if group is None or not isinstance(replicas, int) or group.membership is not None:
+            return []  # how many nodes a registry knows can change at any time
+        nodes = sum(member.weight > 0 for member in group.nodes)
+        if replicas <= nodes:
             return []
-        nodes = len(group.nodes)
-        message = f"replicas is {replicas} but group {name} has {nodes} node{'s'[: nodes > 1]}"
-        return [document.complain(f"{message}; write {nodes} or all, or add nodes", "replicas")]
+        message = f"replicas is {replicas} but group {name} has {nodes} node{'s'[: nodes != 1]}"
+        if nodes < len(group.nodes):
+            message += " of a weight above 0"
+        hint = f"write {nodes} or all, or add nodes" if nodes else "write all, or add nodes"
+        return [document.complain(f"{message}; {hint}", "replicas")]
 
 
 def _at(path: str, mistakes: Iterable[Mistake]) -> list[Problem]:

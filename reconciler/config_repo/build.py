@@ -8,18 +8,26 @@ from reconciler.config_repo.documents import Document
 from reconciler.config_repo.layout import Place
 from reconciler.model import (
     Deployment,
+    Golden,
     Group,
     Lock,
     LockedVersion,
     Member,
+    Membership,
     Quota,
+    Registry,
+    Rollout,
     Strategy,
+    Wave,
 )
 from reconciler.policy import Freeze, Policy, SignatureMode, Signatures
 from reconciler.settings import parse_duration
 
 _SIZE = re.compile(r"([0-9.]+) ?([A-Za-z]+)")
 _ALL_MODELS = 1_000_000
+WARMUP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
+"""Where TensorFlow Serving looks for requests to warm a version up with."""
+_GOLDEN_WITHIN_SECONDS = 1.0
 _UNIT_BYTES = {
     **{unit: 1000**power for power, unit in enumerate(("B", "kB", "MB", "GB", "TB"))},
     **{unit: 1024**power for power, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB"))},
@@ -38,17 +46,24 @@ def build_policy(document: Document) -> Policy:
         requires_lock=fields.get("lock") == "required",
         freezes=tuple(_build_freeze(entry) for entry in fields.get("freezes", ())),
         signatures=_build_signatures(fields.get("signatures", {})),
+        handover_timeout_seconds=_parse_time(
+            fields, "handover_timeout", default.handover_timeout_seconds
+        ),
+        drain_seconds=_parse_time(fields, "drain", default.drain_seconds),
+        member_timeout_seconds=_parse_time(
+            fields, "member_timeout", default.member_timeout_seconds
+        ),
     )
 
 
 def build_group(path: str, place: Place, document: Document) -> Group:
     """Return the group that the file at `path` describes."""
     fields = document.fields
-    quota = fields.get("quota", {})
+    quota, nodes = fields.get("quota", {}), fields["nodes"]
     return Group(
         name=place.group,
         path=path,
-        nodes=tuple(_build_member(entry) for entry in fields["nodes"]),
+        nodes=tuple(_build_member(entry) for entry in nodes) if isinstance(nodes, list) else (),
         quota=Quota(
             disk_bytes=_parse_size(quota["disk"]) if "disk" in quota else None,
             models=quota.get("models"),
@@ -56,6 +71,7 @@ def build_group(path: str, place: Place, document: Document) -> Group:
         ),
         enabled=fields.get("enabled", True),
         suspend=fields.get("suspend", False),
+        membership=None if isinstance(nodes, list) else _build_membership(nodes),
     )
 
 
@@ -76,7 +92,7 @@ def build_deployment(
         stop=fields.get("stop", False),
         suspend=fields.get("suspend", False),
         lock=lock,
-        strategy=Strategy(fields.get("rollout", {}).get("strategy", Strategy.OVERLAP)),
+        rollout=_build_rollout(fields.get("rollout", {})),
         description=fields.get("description", ""),
         # As written: 1.10 stays 1.10, where the number would say 1.1.
         metadata={
@@ -128,7 +144,43 @@ def _build_signatures(fields: Mapping[str, Any]) -> Signatures:
 def _build_member(entry: Any) -> Member:
     if isinstance(entry, str):
         return Member(entry)
-    return Member(entry["name"], entry.get("address"))
+    return Member(
+        name=entry["name"],
+        address=entry.get("address"),
+        weight=entry.get("weight", 1.0),
+        grpc=entry.get("grpc"),
+        rest=entry.get("rest"),
+    )
+
+
+def _build_membership(fields: Mapping[str, Any]) -> Membership:
+    registry = next(registry for registry in Registry if registry in fields)
+    return Membership(registry, fields[registry], fields["port"])
+
+
+def _build_rollout(fields: Mapping[str, Any]) -> Rollout:
+    golden = fields.get("golden")
+    return Rollout(
+        strategy=Strategy(fields.get("strategy", Strategy.OVERLAP)),
+        waves=tuple(_build_wave(entry) for entry in fields.get("waves", ())),
+        pause_seconds=_parse_time(fields, "pause", 0.0),
+        golden=None
+        if golden is None
+        else Golden(
+            path=golden.get("requests", WARMUP_REQUESTS),
+            within_seconds=_parse_time(golden, "within", _GOLDEN_WITHIN_SECONDS),
+        ),
+    )
+
+
+def _build_wave(entry: int | str) -> Wave:
+    if isinstance(entry, int):
+        return Wave(entry)
+    return Wave(int(entry.removesuffix("%")), is_percent=True)
+
+
+def _parse_time(fields: Mapping[str, Any], name: str, default: float) -> float:
+    return parse_duration(fields[name]) if name in fields else default
 
 
 def _parse_share(written: float | int | str) -> float:

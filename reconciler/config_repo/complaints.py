@@ -63,8 +63,8 @@ def _flatten(errors: Iterator[ValidationError]) -> Iterator[ValidationError]:
 
 
 def _meant_branch(error: ValidationError) -> list[ValidationError] | None:
-    """A mapping can only have been meant for the branch that takes a mapping."""
-    if not isinstance(error.instance, dict):
+    """A mapping can only have been meant for the branch that takes a mapping, and so a list."""
+    if not isinstance(error.instance, dict | list):
         return None
     branches: dict[Any, list[ValidationError]] = {}
     for inner in error.context or ():

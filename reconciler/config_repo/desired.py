@@ -4,7 +4,7 @@ fleets.py reads what is in force for the whole fleet; placement says which of th
 deployments are this node's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from reconciler.config_repo.mirror import Mirror
 from reconciler.config_repo.tree import survey
 from reconciler.errors import ConfigError
 from reconciler.model import Commit, Deployment, Desired, Group, Problem
-from reconciler.planning.placement import holders
+from reconciler.planning.placement import find_holders
 from reconciler.policy import Policy
 
 FLEET_FILE = "fleet.yaml"
@@ -75,17 +75,21 @@ def choose_desired(fleet: Fleet, commit: Commit, node: str) -> Desired:
             f"whether node {node} is in a group cannot be told, because a group file is broken and"
             f" was never good ({problem}); nothing is changed on this node until it is repaired"
         )
-    placed = {
-        path: item for path, item in fleet.deployments.items() if _is_placed(item, group, node)
+    own = {
+        path: item
+        for path, item in fleet.deployments.items()
+        if group is not None and item.group == group.name
     }
-    deployments = sorted(placed.values(), key=lambda deployment: deployment.model)
-    if group is not None and not group.enabled:
-        deployments = [replace(deployment, stop=True) for deployment in deployments]
+    holders = {item.model: find_holders(item, group) for item in own.values()} if group else {}
+    placed = {path: item for path, item in own.items() if node in holders[item.model]}
+    deployments = _sort(placed.values(), group)
     return Desired(
         commit=commit,
         node=node,
         group=group,
-        deployments=tuple(deployments),
+        deployments=deployments,
+        elsewhere=_sort((item for path, item in own.items() if path not in placed), group),
+        holders=holders,
         policy=fleet.policy,
         problems=tuple(fleet.problems),
         broken=_find_broken(fleet, group, placed),
@@ -96,11 +100,10 @@ def _names(group: Group) -> list[str]:
     return [member.name for member in group.nodes]
 
 
-def _is_placed(deployment: Deployment, group: Group | None, node: str) -> bool:
-    if group is None or deployment.group != group.name:
-        return False
-    key = f"{deployment.group}/{deployment.model}"
-    return node in holders(key, _names(group), deployment.replicas)
+def _sort(deployments: Iterable[Deployment], group: Group | None) -> tuple[Deployment, ...]:
+    if group is not None and not group.enabled:
+        deployments = (replace(deployment, stop=True) for deployment in deployments)
+    return tuple(sorted(deployments, key=lambda deployment: deployment.model))
 
 
 def _find_broken(

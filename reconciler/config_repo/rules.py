@@ -1,9 +1,12 @@
-"""What is wrong in fleet.yaml beyond its schema: times that do not exist, keys that are none."""
+"""What is wrong in one file beyond its schema: times that do not exist, waves that never end."""
+
+from itertools import pairwise
 
 from reconciler.config_repo.build import build_policy
 from reconciler.config_repo.documents import Document
 from reconciler.config_repo.signers import is_gpg_key, parse_signer
 from reconciler.config_repo.yaml_text import Mistake
+from reconciler.model import Strategy
 from reconciler.planning.freeze import find_mistake
 
 
@@ -23,6 +26,35 @@ def find_rule_mistakes(document: Document) -> list[Mistake]:
         if not is_gpg_key(block):
             mistakes.append(document.complain(_NO_GPG_KEY, "signatures", "gpg", index))
     return mistakes
+
+
+def find_rollout_mistakes(document: Document) -> list[Mistake]:
+    """Return what no node could do of a deployment's rollout that its schema allows."""
+    fields = document.fields.get("rollout", {})
+    waves = fields.get("waves", ())
+    mistakes = []
+    for index, (before, wave) in enumerate(pairwise(waves), 1):
+        is_comparable = type(before) is type(wave)
+        if before == "100%" or (is_comparable and _size(wave) <= _size(before)):
+            message = f"wave {wave} is no more than {before} before it; each must have more nodes"
+            mistakes.append(document.complain(message, "rollout", "waves", index))
+    if waves and waves[-1] != "100%":
+        message = "the last wave must be 100%, or some nodes would never have the new version"
+        mistakes.append(document.complain(message, "rollout", "waves", len(waves) - 1))
+    if "pause" in fields and len(waves) < 2:
+        message = "pause is the time between waves; add waves such as [1, 25%, 100%] or remove it"
+        mistakes.append(document.complain(message, "rollout", "pause"))
+    if "golden" in fields and fields.get("strategy") == Strategy.RECREATE:
+        message = (
+            "golden requests need the new version loaded beside the old one, which strategy"
+            " recreate says does not fit; remove one of the two"
+        )
+        mistakes.append(document.complain(message, "rollout", "golden"))
+    return mistakes
+
+
+def _size(wave: int | str) -> int:
+    return wave if isinstance(wave, int) else int(wave.removesuffix("%"))
 
 
 # Taken as it is, such a line could leave nobody who may sign the commit that repairs it.

@@ -64,7 +64,7 @@ def fingerprint(deployment: Deployment) -> str:
     lock = deployment.lock
     locked = sorted(item.fingerprint for item in lock.versions.values()) if lock else []
     return (
-        f"{deployment.source} {version} {labels} {deployment.strategy} {deployment.stop}"
+        f"{deployment.source} {version} {labels} {deployment.rollout.strategy} {deployment.stop}"
         f" {lock.version if lock else ''} {','.join(locked)}"
     ).rstrip()
 
@@ -150,7 +150,7 @@ def set_target(
         for version, found in local.items()
         if _is_installed(found, deployment.locked(version))
     }
-    goal = Goal(main, dict(deployment.labels), deployment.strategy)
+    goal = Goal(main, dict(deployment.labels), deployment.rollout.strategy)
     for version in sorted(goal.versions):
         found = local.get(version)
         if newest is not None and newest.version == version:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from reconciler.model import Available
+from reconciler.planning.placement import find_holders
 from reconciler.planning.steps import Limits
 from reconciler.preview.actions import find_actions
 from reconciler.preview.catalog import Catalog
@@ -73,6 +74,6 @@ def _count_holders(side: Side) -> dict[tuple[str, str], int]:
     counts = {}
     for deployment in side.fleet.deployments.values():
         group = side.fleet.groups.get(deployment.group)
-        nodes = len(group.nodes) if group else 0
-        counts[deployment.group, deployment.model] = min(deployment.replicas or nodes, nodes)
+        nodes = len(find_holders(deployment, group)) if group else 0
+        counts[deployment.group, deployment.model] = nodes
     return counts

@@ -157,7 +157,7 @@ def _render_outcome(outcome: Outcome, now_seconds: float) -> Json:
         "locked_version": deployment.lock.version if deployment.lock else None,
         "locked_digest": _locked_digest(deployment),
         "stop": deployment.stop,
-        "strategy": deployment.strategy.value,
+        "strategy": deployment.rollout.strategy.value,
         "phase": outcome.phase.value,
         "reason": outcome.reason,
         "sentence": outcome.sentence,

@@ -9,7 +9,7 @@ from reconciler.config_repo.desired import choose_desired
 from reconciler.config_repo.layout import Place, locate
 from reconciler.config_repo.tree import Blob, survey
 from reconciler.errors import ConfigError
-from reconciler.model import Commit, Deployment, Desired, Member, Quota, Strategy
+from reconciler.model import Commit, Deployment, Desired, Member, Quota, Rollout, Strategy
 from reconciler.policy import Policy
 from reconciler.resources import data_folder
 from tests.unit.histories import History
@@ -79,7 +79,7 @@ def test_every_field_arrives() -> None:
             labels={"stable": 4},
             replicas=2,
             stop=False,
-            strategy=Strategy.RECREATE,
+            rollout=Rollout(Strategy.RECREATE),
             description="Ranks",
             metadata={"a": "1.10", "b": "true", "c": "x", "d": "007"},
         ),

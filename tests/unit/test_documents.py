@@ -168,7 +168,7 @@ def test_a_missing_field_comes_with_an_example() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("nodes: []", "1:8: nodes (an empty list) must be a list of at least one node; to switch"),
+        ("nodes: []", "1:8: nodes (an empty list) must be a list of at least one node, or where"),
         ("nodes: [a, 1]", "1:12: nodes[1] (1) must be a node's name, or {name:"),
         ("nodes: [{name: a, adress: x}]", "1:19: unknown field 'adress'; did you mean address?"),
         ("nodes: [{name: a, address: x}]", "1:28: nodes[0].address (the text 'x') must be host:po"),

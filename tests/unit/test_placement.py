@@ -6,6 +6,12 @@ from hypothesis import strategies as st
 from reconciler.planning.placement import holders
 
 names = st.text(alphabet="abcdefgh-0123456789", min_size=1, max_size=12)
+
+
+def even(nodes: list[str]) -> dict[str, float]:
+    return dict.fromkeys(nodes, 1.0)
+
+
 groups = st.lists(names, min_size=1, max_size=12, unique=True)
 
 
@@ -14,8 +20,8 @@ def test_order_and_repetition_do_not_matter(
     key: str, nodes: list[str], replicas: int, data: st.DataObject
 ) -> None:
     shuffled = data.draw(st.permutations(nodes + nodes[:2]))
-    held = holders(key, nodes, replicas)
-    assert holders(key, shuffled, replicas) == held
+    held = holders(key, even(nodes), replicas)
+    assert holders(key, even(shuffled), replicas) == held
     assert len(held) == len(set(held)) == min(replicas, len(nodes))
     assert set(held) <= set(nodes)
 
@@ -25,8 +31,8 @@ def test_a_node_that_leaves_moves_only_its_own_share(
     key: str, nodes: list[str], replicas: int, data: st.DataObject
 ) -> None:
     leaver = data.draw(st.sampled_from(nodes))
-    before = holders(key, nodes, replicas)
-    after = holders(key, [node for node in nodes if node != leaver], replicas)
+    before = holders(key, even(nodes), replicas)
+    after = holders(key, even([node for node in nodes if node != leaver]), replicas)
     assert [node for node in before if node != leaver] == list(after[: len(set(before) - {leaver})])
 
 
@@ -34,17 +40,17 @@ def test_a_node_that_leaves_moves_only_its_own_share(
 def test_one_replica_more_keeps_those_that_hold_it(
     key: str, nodes: list[str], replicas: int
 ) -> None:
-    assert holders(key, nodes, replicas + 1)[:replicas] == holders(key, nodes, replicas)
+    assert holders(key, even(nodes), replicas + 1)[:replicas] == holders(key, even(nodes), replicas)
 
 
 def test_all_is_every_node() -> None:
-    assert set(holders("search/ranker", ["a", "b", "c"], None)) == {"a", "b", "c"}
-    assert holders("search/ranker", [], 2) == ()
+    assert set(holders("search/ranker", even(["a", "b", "c"]), None)) == {"a", "b", "c"}
+    assert holders("search/ranker", {}, 2) == ()
 
 
 def test_shares_are_about_even() -> None:
     nodes = [f"node-{number}" for number in range(10)]
-    held = [holders(f"group/model-{number}", nodes, 1)[0] for number in range(2000)]
+    held = [holders(f"group/model-{number}", even(nodes), 1)[0] for number in range(2000)]
     counts = [held.count(node) for node in nodes]
     assert min(counts) > 140
     assert max(counts) < 260
@@ -52,7 +58,7 @@ def test_shares_are_about_even() -> None:
 
 def test_the_answer_is_the_same_in_every_version() -> None:
     """Nodes are upgraded one by one; another answer would move models while that goes on."""
-    assert holders("search/similar", ["search-1", "search-2", "search-3"], 2) == (
+    assert holders("search/similar", even(["search-1", "search-2", "search-3"]), 2) == (
         "search-2",
         "search-1",
     )

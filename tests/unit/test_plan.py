@@ -14,6 +14,7 @@ from reconciler.model import (
     Problem,
     Query,
     Quota,
+    Rollout,
     State,
     Strategy,
     Unavailable,
@@ -428,7 +429,7 @@ def test_whatever_the_state_nothing_needed_is_deleted(
     keep: int,
 ) -> None:
     labels = {} if label is None else {"stable": label}
-    wanted = deployment("a", pin, labels=labels, strategy=strategy)
+    wanted = deployment("a", pin, labels=labels, rollout=Rollout(strategy))
     known = ModelMemory(
         asked=Ask(frozenset(asked)) if asked else None,
         good=Ask(frozenset(good)) if good else None,

@@ -22,6 +22,7 @@ from reconciler.model import (
     Problem,
     Query,
     Quota,
+    Rollout,
     Snapshot,
     StoredFile,
     Strategy,
@@ -265,7 +266,7 @@ def test_labels_move_once_their_version_is_loaded() -> None:
 
 
 def test_a_recreated_model_is_gone_for_a_while() -> None:
-    base, head = (deployment("a", v, strategy=Strategy.RECREATE) for v in (1, 2))
+    base, head = (deployment("a", v, rollout=Rollout(Strategy.RECREATE)) for v in (1, 2))
     found = preview(fleet(base), fleet(head), bucket(a=[1, 2]))
     assert found.actions[0].action.has_gap
     assert "Gap" in reasons(found, Level.WARNING)
@@ -413,7 +414,7 @@ def test_the_peak_is_told_while_old_and_new_are_there() -> None:
 def test_recreating_never_has_both_in_memory() -> None:
     quota = Quota(memory_bytes=4 * KB)
     base, head = (
-        fleet(deployment("a", version, strategy=Strategy.RECREATE), quota=quota)
+        fleet(deployment("a", version, rollout=Rollout(Strategy.RECREATE)), quota=quota)
         for version in (2, 3)
     )
     found = preview(base, head, bucket(a=[2, 3]))
@@ -509,7 +510,7 @@ def deployments(draw: st.DrawFn) -> dict[str, Deployment]:
                 st.dictionaries(st.sampled_from(["stable", "canary"]), st.sampled_from(VERSIONS))
             ),
             stop=draw(st.booleans()) and draw(st.booleans()),
-            strategy=draw(st.sampled_from(Strategy)),
+            rollout=Rollout(draw(st.sampled_from(Strategy))),
         )
         made[model] = locked(item, 5) if draw(st.booleans()) else item
     return made

@@ -1,0 +1,47 @@
+"""What TensorFlow Serving says, and what it is asked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TypeAlias
+
+
+class State(IntEnum):
+    """tensorflow.serving.ModelVersionStatus.State, by its numbers."""
+
+    UNKNOWN = 0
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """The state of one version of one model; `code` is gRPC's word, `OK` when all is well."""
+
+    state: State
+    code: str = "OK"
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One round of GetModelStatus over all models of interest."""
+
+    connection: int
+    """Counts the connections made: another number means that the server may have restarted."""
+    models: Mapping[str, Mapping[int, VersionStatus]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One model's entry in TensorFlow Serving's config: `specific` versions and their labels."""
+
+    versions: frozenset[int]
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+ServerConfig: TypeAlias = Mapping[str, Ask]
+"""Model name -> entry. Platform and base path follow from the name."""
