@@ -5,6 +5,7 @@ at INFO or above means that something changed.
 """
 
 import logging
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 
@@ -25,6 +26,7 @@ class Herald:
     def __init__(self, board: StatusBoard, node: str) -> None:
         self._board = board
         self._node = node
+        self._instance = secrets.token_hex(8)
         self._started_at_seconds = time.time()
         self._conditions: Mapping[str, Condition] = {}
 
@@ -35,6 +37,7 @@ class Herald:
             NodeReport(
                 node=self._node,
                 group=None,
+                instance=self._instance,
                 program_version=__version__,
                 started_at_seconds=self._started_at_seconds,
                 generated_at_seconds=time.time(),
@@ -57,6 +60,7 @@ class Herald:
             NodeReport(
                 node=self._node,
                 group=desired.group.name if desired.group else None,
+                instance=self._instance,
                 program_version=__version__,
                 started_at_seconds=self._started_at_seconds,
                 generated_at_seconds=time.time(),
@@ -69,6 +73,10 @@ class Herald:
                 conditions=plan.conditions,
                 problems=desired.problems,
                 disk=_measure(world.local),
+                holders=desired.holders,
+                members=tuple(member.name for member in desired.group.nodes)
+                if desired.group
+                else (),
             )
         )
         for change in changes:

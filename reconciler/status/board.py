@@ -20,7 +20,7 @@ from reconciler.status.report import Json, NodeReport, render
 
 _log = logging.getLogger(__name__)
 
-_CHANGES_BY_ITSELF = ("generated_at", "uptime_seconds", "retry_in_seconds")
+_CHANGES_BY_ITSELF = ("generated_at", "uptime_seconds", "retry_in_seconds", "deployed_seconds")
 
 
 @dataclass(frozen=True, slots=True)

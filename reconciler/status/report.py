@@ -7,12 +7,13 @@ Deployments come sorted by model, so that two reports can be compared; which of 
 is a question for whoever shows them (`worst_first`).
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from reconciler.model import Commit, Condition, Deployment, Outcome, Phase, Problem
+from reconciler.planning.peers import ask_of
 
 Json: TypeAlias = dict[str, Any]
 
@@ -60,10 +61,16 @@ class NodeReport:
     """The newest commit for which every deployment of this node had converged."""
     outcomes: tuple[Outcome, ...] = ()
     removals: tuple[Outcome, ...] = ()
-    """Models that left the config repo and are still here: on their way out, or held back."""
+    """Models that left the config repo or this node and are still here."""
+    holders: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Model -> the nodes of the group that are to serve it, as this node sees the group."""
+    members: tuple[str, ...] = ()
+    """The group's nodes, as this node sees it."""
     conditions: tuple[Condition, ...] = ()
     problems: tuple[Problem, ...] = ()
     disk: Disk | None = None
+    instance: str = ""
+    """Drawn by chance when the agent starts: tells two agents of one name apart."""
 
 
 def render(report: NodeReport) -> Json:
@@ -72,6 +79,8 @@ def render(report: NodeReport) -> Json:
     return {
         "node": report.node,
         "group": report.group,
+        "instance": report.instance,
+        "members": sorted(report.members),
         "program_version": report.program_version,
         "started_at": timestamp(report.started_at_seconds),
         "generated_at": timestamp(now),
@@ -80,8 +89,8 @@ def render(report: NodeReport) -> Json:
         "summary": report.summary,
         "observed": render_commit(report.observed) if report.observed else None,
         "applied": render_commit(report.applied) if report.applied else None,
-        "deployments": _render_outcomes(report.outcomes, now),
-        "removals": _render_outcomes(report.removals, now),
+        "deployments": _render_outcomes(report.outcomes, report.holders, now),
+        "removals": _render_outcomes(report.removals, report.holders, now),
         "conditions": [
             {
                 "name": condition.name,
@@ -139,13 +148,19 @@ def worst_first(deployments: Iterable[Json]) -> list[Json]:
     )
 
 
-def _render_outcomes(outcomes: Iterable[Outcome], now_seconds: float) -> list[Json]:
+def _render_outcomes(
+    outcomes: Iterable[Outcome], holders: Mapping[str, Sequence[str]], now_seconds: float
+) -> list[Json]:
     ordered = sorted(outcomes, key=lambda outcome: outcome.deployment.model)
-    return [_render_outcome(outcome, now_seconds) for outcome in ordered]
+    return [
+        _render_outcome(outcome, holders.get(outcome.deployment.model, ()), now_seconds)
+        for outcome in ordered
+    ]
 
 
-def _render_outcome(outcome: Outcome, now_seconds: float) -> Json:
+def _render_outcome(outcome: Outcome, holders: Sequence[str], now_seconds: float) -> Json:
     deployment, retry = outcome.deployment, outcome.retry_in_seconds
+    deployed = outcome.deployed_seconds
     return {
         "model": deployment.model,
         "group": deployment.group,
@@ -156,6 +171,8 @@ def _render_outcome(outcome: Outcome, now_seconds: float) -> Json:
         "pinned_version": deployment.version,
         "locked_version": deployment.lock.version if deployment.lock else None,
         "locked_digest": _locked_digest(deployment),
+        "ask": ask_of(deployment) if deployment.source else "",
+        "holders": list(holders),
         "stop": deployment.stop,
         "strategy": deployment.rollout.strategy.value,
         "phase": outcome.phase.value,
@@ -172,6 +189,7 @@ def _render_outcome(outcome: Outcome, now_seconds: float) -> Json:
             "done_bytes": outcome.progress.done_bytes,
             "total_bytes": outcome.progress.total_bytes,
         },
+        "deployed_seconds": None if deployed is None else _seconds(deployed),
         "last_error": outcome.last_error,
         # To the second: by the time between plan and report it would be another one each tick.
         "retry_at": None if retry is None else timestamp(round(now_seconds + max(0.0, retry))),

@@ -1,0 +1,50 @@
+"""What other nodes of the group say of a deployment, as far as it matters to this one.
+
+Nothing central tells a node when it may give a model up or take a new version. It asks those
+concerned, and only while it has to know. What they say is compared by what was asked of them, not
+by commit: a commit that changes another model changes nothing here. Times are durations, because
+the clocks of two nodes may be an hour apart.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from reconciler.model import Deployment, Phase, Unavailable
+from reconciler.planning.goals import fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class PeerModel:
+    """One deployment on another node."""
+
+    ask: str
+    """`ask_of` the deployment as it is in force there."""
+    phase: Phase
+    wanted: int | None
+    """The version that it came to there."""
+    serving: tuple[int, ...]
+    deployed_seconds: float
+    """How long it has been Deployed as asked; 0 where it is not."""
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another node, as it describes itself."""
+
+    node: str
+    models: Mapping[str, PeerModel] = field(default_factory=dict)
+
+
+Peers: TypeAlias = Mapping[str, Peer | Unavailable]
+"""Node -> what it says, or why it cannot be asked. Who is not in it was not asked yet."""
+
+NO_ADDRESS = "NoAddress"
+"""The reason of an Unavailable: git and registry do not say where the node can be asked."""
+
+
+def ask_of(deployment: Deployment) -> str:
+    """Return a short text that is the same on all nodes of which the same is asked."""
+    return hashlib.sha256(fingerprint(deployment).encode()).hexdigest()[:16]
