@@ -62,13 +62,13 @@ class NodeReport:
     outcomes: tuple[Outcome, ...] = ()
     removals: tuple[Outcome, ...] = ()
     """Models that left the config repo or this node and are still here."""
+    conditions: tuple[Condition, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    disk: Disk | None = None
     holders: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Model -> the nodes of the group that are to serve it, as this node sees the group."""
     members: tuple[str, ...] = ()
     """The group's nodes, as this node sees it."""
-    conditions: tuple[Condition, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    disk: Disk | None = None
     instance: str = ""
     """Drawn by chance when the agent starts: tells two agents of one name apart."""
 
