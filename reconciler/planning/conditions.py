@@ -26,6 +26,8 @@ GIT_REACHABLE = "GitReachable"
 SOURCE_VERIFIED = "SourceVerified"
 CONFIG_VALID = "ConfigValid"
 NODE_KNOWN = "NodeKnown"
+MEMBERS_KNOWN = "MembersKnown"
+NAME_UNIQUE = "NameUnique"
 BUCKET_REACHABLE = "BucketReachable"
 SERVING_REACHABLE = "ServingReachable"
 SERVING_ACCEPTS = "ServingAccepts"
@@ -50,6 +52,8 @@ def find_conditions(
         world.source_verified or SIGNATURES_OFF,
         _config(world.desired),
         _node(world.desired),
+        _members(world.desired, world.members_trouble),
+        _name(world.desired, world.namesake),
         _bucket(world.available),
         _reachable(world.served),
         _accepts(memory, elsewhere, now),
@@ -100,6 +104,20 @@ def _node(desired: Desired) -> Condition:
         " name that stands there (RECONCILER_NODE); nothing is removed meanwhile"
     )
     return Condition(NODE_KNOWN, False, "NodeUnknown", sentence)
+
+
+def _members(desired: Desired, trouble: Unavailable | None) -> Condition:
+    if trouble is not None:
+        return Condition(MEMBERS_KNOWN, False, trouble.reason, trouble.sentence)
+    group = desired.group
+    where = f"{group.membership.registry} says" if group and group.membership else "git lists"
+    return Condition(MEMBERS_KNOWN, True, _WELL, f"{where} which nodes the group has")
+
+
+def _name(desired: Desired, namesake: Unavailable | None) -> Condition:
+    if namesake is not None:
+        return Condition(NAME_UNIQUE, False, namesake.reason, namesake.sentence)
+    return Condition(NAME_UNIQUE, True, _WELL, f"no other agent calls itself {desired.node}")
 
 
 def _bucket(available: Available) -> Condition:
@@ -155,10 +173,10 @@ def _accepts(memory: Memory, elsewhere: tuple[str, ...], now: float) -> Conditio
 
 
 def _removals(leaving: Leaving) -> Condition:
-    if not leaving.held:
+    if not leaving.models or leaving.held_because is None:
         return Condition(REMOVALS_ALLOWED, True, _WELL, "no removal is held back")
-    verb = "stays" if len(leaving.held) == 1 else "stay"
-    sentence = f"{', '.join(leaving.held)} left git and {verb} here: {leaving.held_because}"
+    verb = "stays" if len(leaving.models) == 1 else "stay"
+    sentence = f"{', '.join(leaving.models)} left git and {verb} here: {leaving.held_because}"
     return Condition(REMOVALS_ALLOWED, False, REMOVALS_HELD, sentence)
 
 

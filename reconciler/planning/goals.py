@@ -52,6 +52,8 @@ class Target:
     """False while `latest` is only what it last came to, because no listing says so now."""
     hold: Hold | None = None
     """Why the model is left as it is instead."""
+    waits_for: tuple[str, ...] = ()
+    """The nodes that have to come first, where that is why."""
 
 
 def fingerprint(deployment: Deployment) -> str:

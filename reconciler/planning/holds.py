@@ -68,12 +68,19 @@ def find_hold(
         return Hold(SUSPENDED, f"suspend: true in {deployment.path}")
     if node_hold is None or node_hold.reason != FROZEN:
         return node_hold
-    served = {*known.proven, *(known.good.versions if known.good else ())}
-    is_known = bool(goal.versions) and goal.versions <= served
-    is_back = is_known and not deployment.stop and not brings_other_bytes
+    is_back = has_served(goal, known) and not deployment.stop and not brings_other_bytes
     # `latest` without a lock asks the same for ever; what it comes to may be new.
-    is_same = admitted and (deployment.named_version is not None or not served)
+    is_same = admitted and (deployment.named_version is not None or not _find_served(known))
     return None if is_back or is_same else node_hold
+
+
+def has_served(goal: Goal, known: ModelMemory) -> bool:
+    """Whether everything that is wanted has served on this node before."""
+    return bool(goal.versions) and goal.versions <= _find_served(known)
+
+
+def _find_served(known: ModelMemory) -> set[int]:
+    return {*known.proven, *(known.good.versions if known.good else ())}
 
 
 def has_no_past(memory: Memory) -> bool:

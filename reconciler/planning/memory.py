@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.model import Ask, Served, State, VersionStatus
+from reconciler.model import Ask, LocalVersion, Served, State, VersionStatus
 
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 300.0
@@ -86,6 +86,13 @@ class ModelMemory:
     """Source -> what `latest` last came to, for the time when the bucket cannot be asked."""
     adopted: frozenset[int] = frozenset()
     """Versions that the server held when the connection was made, and has not loaded since."""
+    moved_at: float | None = None
+    """When the deployment was first seen to be other nodes' to serve, while it is still here."""
+    relieved_at: float | None = None
+    """When these were seen to serve it."""
+    deployed_as: str = ""
+    """As what it is Deployed, and since when, without a break; empty where it is not."""
+    deployed_since: float = 0.0
     nudges: int = 0
     """How often in a row the server was reminded of a version that it does not mention."""
     nudged_at: float = 0.0
@@ -124,6 +131,17 @@ class Memory:
 
 
 _NOTHING = ModelMemory()
+
+
+def find_managed(memory: Memory, local: Mapping[str, Mapping[int, LocalVersion]]) -> frozenset[str]:
+    """Return the models that this reconciler has brought here, or told the server of."""
+    managed = {model for model, known in memory.models.items() if known.asked or known.good}
+    managed |= {
+        model
+        for model, versions in local.items()
+        if any(found.digest is not None for found in versions.values())
+    }
+    return frozenset(managed)
 
 
 def is_active(status: VersionStatus | None) -> bool:

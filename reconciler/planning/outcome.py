@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.model import Deployment, Outcome, Phase, Problem, Progress, VersionStatus
 from reconciler.planning.goals import Target, Trouble
+from reconciler.planning.handover import Handover
 from reconciler.planning.locks import LOCK_MISMATCH
 from reconciler.planning.memory import Failure, ModelMemory, is_active, is_available
 from reconciler.planning.rollout import awaits_commit
@@ -81,6 +82,18 @@ def describe_leaving(model: str, group: str, held_because: str | None, sight: Si
     else:
         verdict = _Verdict(Phase.STOPPING, UNLOADING, "left the config repo and is being removed")
     return _outcome(deployment, None, verdict, sight)
+
+
+def describe_handover(item: Handover, sight: Sight) -> Outcome:
+    """Return the outcome of a deployment that other nodes are to serve."""
+    verdict = (
+        _Verdict(Phase.STOPPING, UNLOADING, f"{item.sentence} and is being removed here")
+        if item.is_done
+        else _Verdict(
+            Phase.STOPPING, item.reason, item.sentence, retry_in_seconds=item.ends_in_seconds
+        )
+    )
+    return _outcome(item.deployment, None, verdict, sight)
 
 
 @dataclass(frozen=True, slots=True)

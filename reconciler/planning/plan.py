@@ -13,6 +13,7 @@ from reconciler.model import (
     Local,
     LocalVersion,
     Outcome,
+    Phase,
     Query,
     Served,
     Unavailable,
@@ -27,7 +28,14 @@ from reconciler.planning.goals import (
     remember_deployment,
     set_target,
 )
-from reconciler.planning.holds import PAUSED, Hold, find_hold, find_node_hold, has_no_past
+from reconciler.planning.handover import Handover, find_handovers
+from reconciler.planning.holds import (
+    PAUSED,
+    Hold,
+    find_hold,
+    find_node_hold,
+    has_no_past,
+)
 from reconciler.planning.locks import LOCK_MISMATCH
 from reconciler.planning.memory import Memory, ModelMemory, is_active, observe, without_ghosts
 from reconciler.planning.outcome import (
@@ -40,6 +48,7 @@ from reconciler.planning.outcome import (
     WAITING,
     Sight,
     describe,
+    describe_handover,
     describe_leaving,
 )
 from reconciler.planning.restart import find_restart_config, forget_good, keep_safe
@@ -55,6 +64,7 @@ from reconciler.planning.steps import (
     World,
     WriteConfig,
 )
+from reconciler.planning.waves import await_turn
 
 _MOVING = frozenset({DOWNLOADING, LOADING, WAITING, MOVING_LABELS, UNLOADING, LISTING})
 
@@ -76,7 +86,8 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     node_hold = find_node_hold(desired, world.pause, world.wall_seconds)
     targets, memory = _set_targets(world, memory, limits, node_hold)
     doubt = node_hold.sentence if node_hold else _find_doubt(world)
-    leaving = find_leaving(desired, memory, local.versions, doubt)
+    handovers, memory = find_handovers(desired, local.versions, memory, world.peers, now)
+    leaving = find_leaving(desired, memory, local.versions, doubt, handovers)
     unknown = [
         model for model in desired.broken if model not in {t.deployment.model for t in targets}
     ]
@@ -120,10 +131,14 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     for model in unknown:
         nameless = Deployment(model, group, desired.broken[model].path, source="")
         outcomes.append(describe(Target(nameless, goals[model]), sight(model)))
-    removals = tuple(
-        describe_leaving(model, group, leaving.held_because, sight(model))
-        for model in leaving.models
+    removals = (
+        *(
+            describe_leaving(model, group, leaving.held_because, sight(model))
+            for model in leaving.models
+        ),
+        *(describe_handover(item, sight(model)) for model, item in leaving.handovers.items()),
     )
+    outcomes, memory = _time_deployed(outcomes, memory, now)
     conditions = (
         *find_conditions(world, memory, leaving, elsewhere, now),
         find_change_condition(node_hold, (*outcomes, *removals)),
@@ -136,6 +151,7 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
         conditions=conditions,
         relist=_relist(targets),
         in_motion=bool(steps) or _is_in_motion(outcomes, memory, seen),
+        ask_peers=_name_peers(targets, handovers.values(), desired.node),
     )
 
 
@@ -205,6 +221,9 @@ def _set_targets(
             admitted=admitted,
             brings_other_bytes=bool(target.obsolete),
         )
+        if hold is None:
+            hold, before = await_turn(world.desired, target, known, world.peers)
+            target = replace(target, waits_for=before)
         if hold is not None:
             target = replace(target, hold=hold, snapshots={}, is_certain=False)
         else:
@@ -214,6 +233,32 @@ def _set_targets(
         memory = memory.with_model(model, known)
         targets.append(target)
     return targets, memory
+
+
+def _name_peers(
+    targets: Iterable[Target], handovers: Iterable[Handover], node: str
+) -> tuple[str, ...]:
+    names = {name for item in handovers for name in item.asks}
+    names |= {name for target in targets for name in target.waits_for}
+    return tuple(sorted(names - {node}))
+
+
+def _time_deployed(
+    outcomes: Iterable[Outcome], memory: Memory, now: float
+) -> tuple[list[Outcome], Memory]:
+    """Tell since when each deployment has been Deployed as it is asked for now."""
+    timed = []
+    for outcome in outcomes:
+        model = outcome.deployment.model
+        known = memory.of(model)
+        is_deployed = outcome.phase is Phase.DEPLOYED
+        now_as = f"{fingerprint(outcome.deployment)} {outcome.wanted}" if is_deployed else ""
+        if now_as != known.deployed_as:
+            known = replace(known, deployed_as=now_as, deployed_since=now)
+            memory = memory.with_model(model, known)
+        seconds = now - known.deployed_since if is_deployed else None
+        timed.append(replace(outcome, deployed_seconds=seconds))
+    return timed, memory
 
 
 def _forget_replaced(known: ModelMemory, found: Mapping[int, LocalVersion]) -> ModelMemory:

@@ -5,11 +5,12 @@ each rule here errs on the side of a fuller disk.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from reconciler.model import Ask, Desired, LocalVersion, VersionStatus
 from reconciler.planning.goals import Target
-from reconciler.planning.memory import Memory, ModelMemory, is_active
+from reconciler.planning.handover import Handover
+from reconciler.planning.memory import Memory, ModelMemory, find_managed, is_active
 from reconciler.planning.rollout import Goal
 from reconciler.planning.steps import RemoveStaging, RemoveVersion, Step, World
 from reconciler.policy import Policy
@@ -19,20 +20,25 @@ REMOVALS_HELD = "RemovalsHeld"
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """Models that are here and not in git, and why they must stay, if they must."""
+    """Models that are here and not to be, and why they must stay, if they must."""
 
     models: tuple[str, ...]
+    """Those that git does not name any more."""
     held_because: str | None = None
+    handovers: Mapping[str, Handover] = field(default_factory=dict)
+    """Those that git places on other nodes of the group."""
 
     @property
     def held(self) -> tuple[str, ...]:
-        """The models that stay although git does not name them."""
-        return self.models if self.held_because else ()
+        """The models that stay for now."""
+        gone = self.models if self.held_because else ()
+        return (*gone, *(model for model, item in self.handovers.items() if not item.is_done))
 
     @property
     def going(self) -> tuple[str, ...]:
         """The models that may be unloaded and then deleted."""
-        return () if self.held_because else self.models
+        gone = () if self.held_because else self.models
+        return (*gone, *(model for model, item in self.handovers.items() if item.is_done))
 
 
 def find_leaving(
@@ -40,19 +46,21 @@ def find_leaving(
     memory: Memory,
     local: Mapping[str, Mapping[int, LocalVersion]],
     doubt: str | None,
+    handovers: Mapping[str, Handover],
 ) -> Leaving:
-    """Return the models that left the config repo; `doubt` is a sentence that holds them all."""
-    managed = {model for model, known in memory.models.items() if known.asked or known.good}
-    managed |= {
-        model
-        for model, versions in local.items()
-        if any(found.digest is not None for found in versions.values())
-    }
+    """Return the models that are here and not to be; `doubt` is a sentence that holds them all."""
+    if doubt:
+        handovers = {
+            model: replace(item, is_done=False, reason=REMOVALS_HELD, sentence=doubt)
+            for model, item in handovers.items()
+        }
+    managed = find_managed(memory, local)
     wanted = {deployment.model for deployment in desired.deployments} | set(desired.broken)
-    leaving = tuple(sorted(managed - wanted))
+    leaving = tuple(sorted(managed - wanted - handovers.keys()))
     if not leaving:
-        return Leaving(())
-    return Leaving(leaving, doubt or _find_objection(desired, len(leaving), len(managed)))
+        return Leaving((), handovers=handovers)
+    objection = doubt or _find_objection(desired, len(leaving), len(managed))
+    return Leaving(leaving, objection, handovers)
 
 
 def _find_objection(desired: Desired, leaving: int, managed: int) -> str | None:
@@ -63,7 +71,7 @@ def _find_objection(desired: Desired, leaving: int, managed: int) -> str | None:
         )
     if desired.problems:
         return f"the config repo has a mistake ({desired.problems[0]}); mend it first"
-    if not desired.deployments:
+    if not desired.deployments and not desired.elsewhere:
         if desired.policy.allow_empty:
             return None
         return (
@@ -136,7 +144,8 @@ def find_removals(
                 continue
             if any(is_active(status) for status in seen.get(model, {}).values()):
                 continue
-            reason = "the model left the config repo"
+            moved = leaving.handovers.get(model)
+            reason = moved.sentence if moved else "the model left the config repo"
         elif not target.is_certain:
             continue
         else:

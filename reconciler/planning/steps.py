@@ -19,6 +19,7 @@ from reconciler.model import (
     Unavailable,
 )
 from reconciler.planning.memory import Memory
+from reconciler.planning.peers import Peers
 from reconciler.planning.rollout import Request
 
 
@@ -89,6 +90,12 @@ class World:
     wall_seconds: float = 0.0
     """Unix time, for freezes and pauses, which people set by the calendar."""
     pause: Pause | None = None
+    peers: Peers | None = None
+    """What other nodes say; None where this one is played alone."""
+    namesake: Unavailable | None = None
+    """Where another agent of this node's name answers, if one does."""
+    members_trouble: Unavailable | None = None
+    """Why it is not known for sure which nodes the group has; those known last stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,8 @@ class Plan:
     """What to list again, and in how many seconds: an upload that is about to settle."""
     in_motion: bool
     """Whether more is to be seen soon: something loads, unloads or is on its way here."""
+    ask_peers: tuple[str, ...] = ()
+    """The nodes whose word is needed to go on."""
 
     @property
     def settled(self) -> bool:

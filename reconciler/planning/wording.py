@@ -1,4 +1,11 @@
-"""How numbers are put into sentences."""
+"""How numbers and lists are put into sentences."""
+
+from collections.abc import Sequence
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Return the words as a list that is spoken: `a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + list(words[-1:]))
 
 
 def format_bytes(count: int) -> str:

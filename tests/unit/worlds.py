@@ -13,6 +13,7 @@ from reconciler.model import (
     Local,
     LocalVersion,
     Member,
+    Phase,
     Query,
     Quota,
     Served,
@@ -23,6 +24,7 @@ from reconciler.model import (
     VersionStatus,
 )
 from reconciler.planning.memory import Memory, ModelMemory
+from reconciler.planning.peers import Peer, PeerModel, ask_of
 from reconciler.planning.plan import plan
 from reconciler.planning.steps import (
     Configure,
@@ -60,6 +62,30 @@ def desired(
 ) -> Desired:
     group = Group("g", "groups/g.yaml", (Member("n"),), quota or Quota())
     return Desired(COMMIT, "n", group, deployments, policy or Policy())
+
+
+def peer(
+    node: str,
+    *models: Deployment,
+    phase: Phase = Phase.DEPLOYED,
+    seconds: float = 0.0,
+    wanted: int | None = None,
+) -> Peer:
+    """A node that says this phase of these deployments."""
+    return Peer(
+        node,
+        {
+            item.model: PeerModel(
+                ask=ask_of(item),
+                phase=phase,
+                wanted=item.named_version if wanted is None else wanted,
+                serving=(item.named_version or 1,) if phase is Phase.DEPLOYED else (),
+                deployed_seconds=seconds,
+                sentence=f"is {phase} there",
+            )
+            for item in models
+        },
+    )
 
 
 def snapshot(model: str, version: int, *, generation: int = 1, size: int = SIZE) -> Snapshot:
