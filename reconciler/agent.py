@@ -8,6 +8,7 @@ if one of them dies the process ends, and the orchestrator starts a fresh one.
 import asyncio
 import logging
 import random
+import secrets
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
@@ -39,6 +40,7 @@ from reconciler.sources.watch import BucketWatch
 from reconciler.status.board import StatusBoard
 from reconciler.status.journal import Journal
 from reconciler.status.metrics import Metrics
+from reconciler.status.peers import Badge, PeerWatch, describe_namesake
 from reconciler.store.collect import clear_leftovers
 from reconciler.store.store import Store
 
@@ -64,6 +66,9 @@ class Agent:
         self._wake = asyncio.Event()
         self._git_wake = asyncio.Event()
         self._bucket_wake = asyncio.Event()
+        self._peer_wake = asyncio.Event()
+        badge = Badge(settings.node, secrets.token_hex(8))
+        self.peers = PeerWatch(badge, self._clock)
         mirror = Mirror(MirrorSettings.of(settings))
         repo = ConfigRepo(mirror, settings.node, settings.state_dir)
         self.git = GitWatch(mirror, repo, Trust(mirror, repo, settings))
@@ -84,6 +89,7 @@ class Agent:
             self.metrics,
             self.sync,
             wake_git=self._git_wake.set,
+            badge=str(badge),
             heartbeat_limit_seconds=max(_MIN_HEARTBEAT_SECONDS, settings.tick * _HEARTBEAT_TICKS),
         )
         self._hands = Hands(
@@ -107,7 +113,7 @@ class Agent:
         self._looking: asyncio.Task[Served] | None = None
         self._memory_written: bytes | None = None
         self._memory_failed = False
-        self._herald = Herald(self.board, settings.node)
+        self._herald = Herald(self.board, badge)
         self.plan: Plan | None = None
 
     # --- the tick -------------------------------------------------------------------------
@@ -142,12 +148,16 @@ class Agent:
             fetching=self._hands.fetching,
             wall_seconds=time.time(),
             pause=await asyncio.to_thread(pause_file.load, self._settings.state_dir),
+            peers=self.peers.peers,
+            namesake=self._find_namesake(),
         )
         newest = plan(world, self._memory, self._limits, self._clock())
         done = await self._hands.carry_out(newest)
         self.plan, self._memory = newest, newest.memory
         for query, wait_seconds in newest.relist.items():
             self.buckets.hasten(query, wait_seconds)
+        if self.peers.want(desired, newest.ask_peers):
+            self._peer_wake.set()
         if newest.settled and world.git_trouble is None:
             self._applied = desired.commit
         self._remember()
@@ -203,6 +213,11 @@ class Agent:
         except ReconcilerError as error:
             return Unavailable(error.reason, str(error))
 
+    def _find_namesake(self) -> Unavailable | None:
+        if self.peers.namesake is None and self.board.has_namesake:
+            return describe_namesake(self._settings.node, "has asked this one for its status")
+        return self.peers.namesake
+
     @property
     def fetching(self) -> Mapping[tuple[str, int], Progress]:
         """Downloads that run: (model, version) -> how far."""
@@ -257,6 +272,7 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_git(), name="git")
             group.create_task(self._follow_buckets(), name="buckets")
+            group.create_task(self._follow_peers(), name="peers")
             group.create_task(self._client.watch_connection(), name="connection")
             group.create_task(self._verify_installed(), name="verify")
             group.create_task(self._tick_for_ever(), name="ticks")
@@ -274,6 +290,7 @@ class Agent:
             while True:
                 await self.tick()
                 await self.buckets.refresh()
+                await self.peers.refresh()
                 newest, passed_seconds = self.plan, self._clock() - begun_at
                 if passed_seconds > timeout_seconds or newest is None:
                     return False
@@ -288,6 +305,8 @@ class Agent:
         if newest.converged:
             return True
         if self._hands.busy or newest.in_motion or not self.buckets.answered:
+            return False
+        if not self.peers.answered:
             return False
         if any(o.reason == SERVER_UNREACHABLE for o in newest.outcomes):
             return passed_seconds > _SERVER_PATIENCE_SECONDS
@@ -313,6 +332,12 @@ class Agent:
             if await self.buckets.refresh():
                 self._wake.set()
             await _sleep_until(self._bucket_wake, max(0.0, self.buckets.next_due_seconds()), 0.0)
+
+    async def _follow_peers(self) -> None:
+        while True:
+            if await self.peers.refresh():
+                self._wake.set()
+            await _sleep_until(self._peer_wake, max(0.0, self.peers.next_due_seconds()), 0.0)
 
     async def _verify_installed(self) -> None:
         """Hold what an earlier run installed against its manifests, once, beside the loop."""

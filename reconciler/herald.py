@@ -5,7 +5,6 @@ at INFO or above means that something changed.
 """
 
 import logging
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +14,7 @@ from reconciler.model import Commit, Condition, Local, Phase
 from reconciler.planning.steps import Plan, World
 from reconciler.status.board import StatusBoard
 from reconciler.status.changes import Change, Result
+from reconciler.status.peers import Badge
 from reconciler.status.report import Disk, NodeReport
 
 _log = logging.getLogger(__name__)
@@ -23,10 +23,10 @@ _log = logging.getLogger(__name__)
 class Herald:
     """Publishes one report a tick."""
 
-    def __init__(self, board: StatusBoard, node: str) -> None:
+    def __init__(self, board: StatusBoard, badge: Badge) -> None:
         self._board = board
-        self._node = node
-        self._instance = secrets.token_hex(8)
+        self._node = badge.node
+        self._instance = badge.instance
         self._started_at_seconds = time.time()
         self._conditions: Mapping[str, Condition] = {}
 

@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reconciler.status import metrics
 from reconciler.status.board import StatusBoard
+from reconciler.status.client import BADGE_HEADER
 from reconciler.status.hooks import HookSettings, HookTaker
 from reconciler.status.journal import MAX_READ, render_change
 from reconciler.status.pushes import Result
@@ -107,6 +108,7 @@ class _Endpoints:
         )
 
     async def status(self, request: Request) -> Response:
+        self._board.meet(request.headers.get(BADGE_HEADER, ""))
         page = self._board.status
         if page is None:
             raise HTTPException(

@@ -21,6 +21,8 @@ from reconciler.status.report import Json, NodeReport, render
 _log = logging.getLogger(__name__)
 
 _CHANGES_BY_ITSELF = ("generated_at", "uptime_seconds", "retry_in_seconds", "deployed_seconds")
+_MEETING_SECONDS = 90.0
+"""How long one that has asked under this agent's name is remembered: it asks every 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,13 @@ class StatusBoard:
         wake: Callable[[], None],
         *,
         wake_git: Callable[[], None] | None = None,
+        badge: str = "",
         heartbeat_limit_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`wake` is called by POST /sync, `wake_git` (else `wake`) by POST /hooks/git.
 
-        Both must only set a flag.
+        Both must only set a flag. `badge` is by what this agent asks others.
         """
         self.journal = journal
         self.metrics = metrics
@@ -55,6 +58,8 @@ class StatusBoard:
         self.heartbeat_limit_seconds = heartbeat_limit_seconds
         self.status: Page | None = None
         self.ready = False
+        self._badge = badge
+        self._met_at: float | None = None
         self._clock = clock
         self._beaten_at = clock()
         self._finder = ChangeFinder()
@@ -68,6 +73,18 @@ class StatusBoard:
     def beat(self) -> None:
         """Show that the loop moves."""
         self._beaten_at = self._clock()
+
+    def meet(self, badge: str) -> None:
+        """Note who asks: an agent of this one's name that is not this one."""
+        node, _, instance = badge.rpartition(" ")
+        own_node, _, own_instance = self._badge.rpartition(" ")
+        if instance and node == own_node and instance != own_instance:
+            self._met_at = self._clock()
+
+    @property
+    def has_namesake(self) -> bool:
+        """Whether an agent of the same name has asked for the status lately."""
+        return self._met_at is not None and self._clock() - self._met_at < _MEETING_SECONDS
 
     async def publish(self, report: NodeReport) -> tuple[Change, ...]:
         """Show `report`, beat, record what changed since the last one and return that.

@@ -9,9 +9,11 @@ import http.client
 import json
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +27,9 @@ from reconciler.status.report import Json
 
 _MAX_BODY_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+BADGE_HEADER = "x-reconciler-agent"
+"""Of a question that an agent asks another: its node's name and its instance."""
 
 
 class StatusError(ReconcilerError):
@@ -33,9 +38,13 @@ class StatusError(ReconcilerError):
     reason = "NoStatus"
 
 
-def fetch_status(url: str, deadline_seconds: float) -> bytes:
-    """Return the body of the node's /status; raises StatusError with a sentence."""
-    return _fetch(_parse_url(url, "/status"), deadline_seconds)
+def fetch_status(url: str, deadline_seconds: float, badge: str = "") -> bytes:
+    """Return the body of the node's /status; raises StatusError with a sentence.
+
+    `badge` says which agent asks, if one does.
+    """
+    headers = {BADGE_HEADER: badge} if badge else {}
+    return _fetch(_parse_url(url, "/status"), deadline_seconds, headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +87,11 @@ def _read_change(change: Any) -> NodeChange:
     )
 
 
-def _fetch(place: "_Place", deadline_seconds: float) -> bytes:
+def _fetch(
+    place: "_Place", deadline_seconds: float, headers: Mapping[str, str] = _NO_HEADERS
+) -> bytes:
     try:
-        code, body = _get(place, time.monotonic() + deadline_seconds)
+        code, body = _get(place, time.monotonic() + deadline_seconds, headers)
     except TimeoutError:
         raise StatusError(
             f"{place} did not answer within {deadline_seconds:g} s; is the agent running there?"
@@ -152,7 +163,7 @@ def _parse_url(url: str, endpoint: str, query: str = "") -> _Place:
     return _Place(parts.scheme, parts.hostname, port or default_port, path, query)
 
 
-def _get(place: _Place, end: float) -> tuple[int, bytes]:
+def _get(place: _Place, end: float, headers: Mapping[str, str]) -> tuple[int, bytes]:
     """Ask once; redirects are not followed. Raises TimeoutError when `end` (monotonic) is past."""
     kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
     connection = kind(place.host, place.port, timeout=_left(end))
@@ -160,7 +171,9 @@ def _get(place: _Place, end: float) -> tuple[int, bytes]:
         connection.connect()
         tcp = connection.sock
         tcp.settimeout(_left(end))
-        connection.request("GET", place.path + place.query, headers={"accept": "application/json"})
+        connection.request(
+            "GET", place.path + place.query, headers={"accept": "application/json", **headers}
+        )
         with closing(connection.getresponse()) as response:
             return response.status, _read(response, tcp, end, place)
 
