@@ -9,7 +9,7 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 _ROOT = _FOLDER.parents[2]
-PROTO_FILES = ("control.proto", "health.proto", "inference.proto")
+PROTO_FILES = ("control.proto", "golden.proto", "health.proto", "inference.proto")
 
 
 def generate(output: Path) -> None:
