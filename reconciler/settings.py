@@ -136,6 +136,20 @@ class Settings:
     gpg_keys_file: Path | None = _setting(
         "GPG public keys that may sign, in ASCII armour.", None, kind="path"
     )
+    docker_host: str = _setting(
+        "Where groups that Docker Swarm knows the nodes of ask: a manager's socket, or"
+        " tcp://host:port.",
+        "unix:///var/run/docker.sock",
+    )
+    nomad_address: str = _setting(
+        "Where groups that Nomad knows the nodes of ask: the URL of an agent.",
+        "http://127.0.0.1:4646",
+    )
+    nomad_token_file: Path | None = _setting(
+        "File with a Nomad token that has node:read, read again for each question.",
+        None,
+        kind="path",
+    )
     bucket_interval: float = _setting(
         "Time between two listings of a source, with jitter.", 60.0, kind="duration"
     )
