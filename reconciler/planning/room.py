@@ -47,38 +47,59 @@ def find_room(
 
 
 def _check_quota(targets: list[Target], local: Local, group: Group) -> Refused:
+    """Refuse what would take the node beyond the group's quota.
+
+    What is here already keeps its place, and what is to come is looked at in the order of names:
+    so a newcomer never pushes out what serves, whatever its name.
+    """
     refused: Refused = {}
-    used_bytes = used_models = 0
-    quota = group.quota
+    quota, kept = group.quota, {target.deployment.model: _kept(target, local) for target in targets}
+    used_bytes = sum(kept.values())
+    used_models = sum(bool(local.versions.get(model)) for model in kept)
     for target in targets:
         model = target.deployment.model
-        size_bytes = _size(target, local)
+        is_new = not local.versions.get(model)
+        more_bytes = max(0, _size(target, local) - kept[model])
+        if not is_new and not more_bytes:
+            continue
         reason = None
-        if quota.models is not None and used_models + 1 > quota.models:
+        if is_new and quota.models is not None and used_models + 1 > quota.models:
             reason = (
                 f"group {group.name} may have {quota.models} models on a node and {model} would"
                 f" be number {used_models + 1}"
             )
-        elif quota.disk_bytes is not None and used_bytes + size_bytes > quota.disk_bytes:
+        elif quota.disk_bytes is not None and used_bytes + more_bytes > quota.disk_bytes:
             reason = (
-                f"{model} needs {format_bytes(size_bytes)}; the models before it use"
+                f"{model} needs {format_bytes(more_bytes)} more; the others use"
                 f" {format_bytes(used_bytes)} of the {format_bytes(quota.disk_bytes)} that group"
                 f" {group.name} may use on a node"
             )
-        elif quota.memory_bytes is not None and used_bytes + size_bytes > quota.memory_bytes:
+        elif quota.memory_bytes is not None and used_bytes + more_bytes > quota.memory_bytes:
             reason = (
-                f"{model} takes at least {format_bytes(size_bytes)} of memory; the models before it"
+                f"{model} takes at least {format_bytes(more_bytes)} more of memory; the others"
                 f" take {format_bytes(used_bytes)} of the {format_bytes(quota.memory_bytes)}"
                 f" that group {group.name} may use on a node"
             )
         if reason is None:
-            used_bytes += size_bytes
-            used_models += 1
+            used_bytes += more_bytes
+            used_models += is_new
             continue
         sentence = f"{reason}; remove a model or raise the quota in {group.path}"
         for version in target.snapshots:
             refused[model, version] = Trouble(GROUP_QUOTA_EXCEEDED, sentence)
     return refused
+
+
+def _kept(target: Target, local: Local) -> int:
+    """Return what the model takes up for sure: what is wanted and here, or what it has for now."""
+    found = local.versions.get(target.deployment.model, {})
+    wanted = target.goal.versions if not target.hold else frozenset()
+    here = [found[version].size_bytes for version in wanted if version in found]
+    if len(here) < len(wanted) or target.hold:
+        # Until the rest is here, and if it is refused, one of those that are here goes on serving.
+        largest = max((version.size_bytes for version in found.values()), default=0)
+        return max(sum(here), largest)
+    return sum(here)
 
 
 def _is_gone(target: Target, local: Local) -> bool:

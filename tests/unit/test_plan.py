@@ -27,6 +27,7 @@ from reconciler.policy import Policy
 from tests.unit.worlds import (
     LIMITS,
     NOW,
+    SIZE,
     available,
     configured,
     deployment,
@@ -325,6 +326,33 @@ def test_a_version_that_does_not_fit_is_refused_with_the_numbers() -> None:
     assert made.outcomes[0].reason == "DiskFull"
     assert "1.0 MB" in made.outcomes[0].sentence
     assert "400.0 kB are free" in made.outcomes[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("quota", "number"),
+    [
+        (Quota(models=2), "a would be number 3"),
+        (Quota(disk_bytes=2 * SIZE), "a needs 1.0 kB more; the others use 2.0 kB of the 2.0 kB"),
+        (Quota(memory_bytes=2 * SIZE), "a takes at least 1.0 kB more of memory"),
+    ],
+)
+def test_a_newcomer_does_not_push_out_what_serves(quota: Quota, number: str) -> None:
+    memory = remembered({"b": [1], "c": [1]})
+    states = {"b": {1: State.AVAILABLE}, "c": {1: State.AVAILABLE}}
+    listings = [listing(model, 1, 2, pin=2 if model == "b" else 1) for model in "abc"]
+    world = World(
+        desired(deployment("a"), deployment("b", 2), deployment("c"), quota=quota),
+        available(*listings),
+        local({"b": [1], "c": [1]}),
+        served(states),
+        restart_config(memory),
+    )
+    made = make_plan(world, memory)
+    assert fetches(made) == [("b", 2)]  # no larger than what it comes after
+    newcomer = made.outcomes[0]
+    assert (newcomer.phase, newcomer.reason) == (Phase.FAILED, "GroupQuotaExceeded")
+    assert number in newcomer.sentence
+    assert newcomer.sentence.count("groups/g.yaml") == 1
 
 
 def test_a_group_over_its_quota_keeps_the_models_before_it_in_order() -> None:
