@@ -19,10 +19,11 @@ from reconciler.model import (
 from reconciler.planning.holds import Hold
 from reconciler.planning.locks import LOCK_MISMATCH, find_mismatch
 from reconciler.planning.memory import ModelMemory
-from reconciler.planning.resolve import NotReady, Resolved, resolve
+from reconciler.planning.resolve import VERSION_NOT_FOUND, NotReady, Resolved, resolve
 from reconciler.planning.rollout import Goal
 
 SOURCE_CHANGED = "SourceChanged"
+SOURCE_GONE = "SourceGone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,11 @@ def fingerprint(deployment: Deployment) -> str:
     version = "latest" if deployment.version is None else deployment.version
     lock = deployment.lock
     locked = sorted(item.fingerprint for item in lock.versions.values()) if lock else []
+    golden = deployment.rollout.golden
     return (
         f"{deployment.source} {version} {labels} {deployment.rollout.strategy} {deployment.stop}"
         f" {lock.version if lock else ''} {','.join(locked)}"
+        f" {f'golden {golden.path} {golden.within_seconds:g}' if golden else ''}"
     ).rstrip()
 
 
@@ -76,7 +79,9 @@ def remember_deployment(memory: ModelMemory, deployment: Deployment) -> ModelMem
     desired = fingerprint(deployment)
     if desired == memory.desired:
         return memory
-    return replace(memory, desired=desired, load_failures={}, fetch_failures={}, refusal=None)
+    return replace(
+        memory, desired=desired, load_failures={}, fetch_failures={}, refusal=None, passed={}
+    )
 
 
 def wanted_queries(
@@ -179,6 +184,8 @@ def set_target(
                 obsolete.add(version)  # it never served: repaired bytes may take its place
             else:
                 remarks.append(_changed(deployment, version))
+        elif isinstance(answer, Trouble) and answer.reason == VERSION_NOT_FOUND:
+            remarks.append(_gone(deployment, version))
     goal = replace(goal, ready=frozenset(ready - obsolete))
     is_certain = True
     if deployment.named_version is None:
@@ -222,6 +229,14 @@ def _installed_otherwise(deployment: Deployment, version: int) -> Trouble:
         f"version {version} was installed on this node from other bytes than {path} says; it is"
         " replaced as soon as the server does not hold it: deploy another version and come back,"
         " or publish the locked bytes under a new number",
+    )
+
+
+def _gone(deployment: Deployment, version: int) -> Trouble:
+    return Trouble(
+        SOURCE_GONE,
+        f"version {version} is not in {deployment.source} any more; this node keeps what it has,"
+        " but one that lacks it cannot get it: publish it again, or deploy another version",
     )
 
 

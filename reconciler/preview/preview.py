@@ -70,10 +70,11 @@ def make_preview(
 
 
 def _count_holders(side: Side) -> dict[tuple[str, str], int]:
-    """Return on how many nodes each deployment is, by (group, model)."""
+    """Return on how many nodes each deployment without waves is, by (group, model)."""
     counts = {}
     for deployment in side.fleet.deployments.values():
         group = side.fleet.groups.get(deployment.group)
-        nodes = len(find_holders(deployment, group)) if group else 0
-        counts[deployment.group, deployment.model] = nodes
+        if group is not None and not deployment.rollout.waves:
+            nodes = len(find_holders(deployment, group))
+            counts[deployment.group, deployment.model] = nodes
     return counts

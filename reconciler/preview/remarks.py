@@ -232,7 +232,8 @@ def find_crowds(
 ) -> Iterator[Remark]:
     """Yield the models that every node which serves them changes at the same time.
 
-    `holders` says on how many nodes of a group a model is, by (group, model).
+    `holders` says on how many nodes of a group a model is, by (group, model), unless it changes
+    in waves.
     """
     crowds: dict[str, list[str]] = {}
     changing: dict[tuple[str, str], set[str]] = {}
@@ -241,13 +242,13 @@ def find_crowds(
         if action.unloaded and action.loaded:
             changing.setdefault((action.group, action.model), set()).update(found.nodes)
     for (group, model), nodes in sorted(changing.items()):
-        if len(nodes) > 1 and len(nodes) >= holders.get((group, model), 0):
+        if len(nodes) > 1 and len(nodes) >= holders.get((group, model), len(nodes) + 1):
             crowds.setdefault(group, []).append(model)
     for group, models in crowds.items():
         sentence = (
             f"all nodes that serve {_join(models)} change the version at the same time; a version"
-            " that loads and answers wrongly is then everywhere at once: `replicas`, a label or a"
-            " second group would let it be tried first"
+            " that loads and answers wrongly is then everywhere at once:"
+            " `rollout: {waves: [1, 100%], pause: 5m}` tries it on one node first"
         )
         yield Remark(Level.WARNING, ALL_AT_ONCE, sentence, group)
 

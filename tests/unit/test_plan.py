@@ -84,6 +84,17 @@ def test_a_new_pin_is_fetched_and_then_asked_beside_the_old_version() -> None:
     assert config["a"] == Ask(frozenset({1, 2}))
 
 
+def test_a_pin_that_its_bucket_has_lost_goes_on_and_is_named() -> None:
+    world, memory = serving_world(*ABC)
+    world = replace(world, available=available(listing("a", pin=1), listing("b", 1, pin=1)))
+    made = make_plan(world, memory)
+    assert made.steps == ()
+    lost, kept = made.outcomes[:2]
+    assert (lost.phase, lost.reason) == (Phase.DEPLOYED, "SourceGone")
+    assert "version 1 is not in gs://models/a any more; this node keeps what it has" in lost.sentence
+    assert kept.reason == "Serving"
+
+
 def test_going_back_to_what_is_on_disk_fetches_nothing() -> None:
     memory = remembered({"a": [2]})
     memory = memory.with_model("a", replace(memory.of("a"), proven=(1, 2)))

@@ -26,6 +26,7 @@ from reconciler.model import (
     Snapshot,
     StoredFile,
     Strategy,
+    Wave,
     Unavailable,
 )
 from reconciler.planning.steps import Limits
@@ -134,6 +135,14 @@ def test_a_new_version_is_downloaded_loaded_and_takes_the_place_of_the_old_one()
     assert found.download_bytes == 2 * 2 * KB
     assert found.is_possible
     assert reasons(found) == ["AllAtOnce"]
+
+
+def test_waves_are_not_all_nodes_at_once() -> None:
+    rollout = Rollout(waves=(Wave(1), Wave(100, is_percent=True)))
+    base, head = (deployment("a", version, rollout=rollout) for version in (1, 2))
+    found = preview(fleet(base), fleet(head), bucket(a=[1, 2]), {base.path: [base]})
+    assert [action.nodes for action in found.actions] == [("n1", "n2")]
+    assert reasons(found) == []
 
 
 def test_nodes_keep_so_many_versions_and_delete_the_one_before() -> None:
