@@ -10,6 +10,7 @@ import click
 
 from reconciler.cli.annotations import render_github, render_gitlab, render_json
 from reconciler.config_repo.fleets import read_folder
+from reconciler.config_repo.overruns import find_overruns
 from reconciler.errors import ConfigError
 from reconciler.model import Problem
 
@@ -42,7 +43,8 @@ def validate(folder: Path, form: str) -> None:
             " the config repo"
         )
     try:
-        problems = read_folder(folder).problems
+        fleet = read_folder(folder)
+        problems = sorted([*fleet.problems, *find_overruns(fleet)])
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
     match form:
