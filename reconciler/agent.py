@@ -26,12 +26,21 @@ from reconciler.follow.watch import GitWatch
 from reconciler.herald import Herald
 from reconciler.model import Condition, Local, Phase, Progress, Query, Served, Unavailable
 from reconciler.planning.conditions import GIT_REACHABLE, MODELS_INTACT
-from reconciler.planning.events import Fetched, FetchFailed, Reloaded, ReloadFailed, fold
+from reconciler.planning.events import (
+    Fetched,
+    FetchFailed,
+    Reloaded,
+    ReloadFailed,
+    TrialFailed,
+    Tried,
+    fold,
+)
 from reconciler.planning.goals import wanted_queries
 from reconciler.planning.outcome import SERVER_UNREACHABLE
 from reconciler.planning.plan import plan
 from reconciler.planning.restart import find_restart_config
 from reconciler.planning.steps import Limits, Plan, World
+from reconciler.planning.trial_names import trial_name
 from reconciler.serving.client import SERVER_SILENT, ServingClient
 from reconciler.serving.config_file import parse, read_own, read_text, write_config
 from reconciler.settings import Settings
@@ -98,6 +107,7 @@ class Agent:
             server=self._client
             if settings.serving_mode == "rpc"
             else PolledFile(self._config_file, self._base, settings.serving_poll),
+            address=settings.serving,
             config_file=self._config_file,
             base=self._base,
             reload_deadline_seconds=settings.reload_deadline,
@@ -176,6 +186,11 @@ class Agent:
                     for deployment in self.git.desired.deployments if self.git.desired else ():
                         if deployment.model == model:
                             self.buckets.hasten_source(deployment.source)
+                case Tried(model, version, _, count):
+                    asked = "1 golden request" if count == 1 else f"{count} golden requests"
+                    _log.info("%s %s answered its %s", model, version, asked)
+                case TrialFailed(model, version, _, sentence):
+                    _log.warning("%s %s failed its golden requests: %s", model, version, sentence)
                 case Reloaded():
                     self.metrics.count_reload("OK")
                 case ReloadFailed(_, code, message):
@@ -199,6 +214,9 @@ class Agent:
         desired = self.git.desired
         models = {deployment.model for deployment in desired.deployments} if desired else set()
         models |= local.versions.keys() | self._memory.models.keys()
+        # A trial may be left over in the server from an agent that was stopped.
+        deployments = desired.deployments if desired else ()
+        models |= {trial_name(item.model) for item in deployments if item.rollout.golden}
         if self._looking is None:
             self._looking = asyncio.create_task(self._client.read(models))
         # A server that is silent must not keep the tick from cancelling a download; the question

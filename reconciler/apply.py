@@ -1,8 +1,9 @@
 """Carries out a plan: starts what is new in it, cancels what it no longer asks for.
 
-Short steps are done on the spot. Downloads and reloads run as tasks beside the loop and report an
-event when they end. Every step may be repeated: after a kill the next plan starts from what is on
-disk and in the server, and whatever was half done is either not visible to anyone or done again.
+Short steps are done on the spot. Downloads, reloads and trials run as tasks beside the loop and
+report an event when they end. Every step may be repeated: after a kill the next plan starts from
+what is on disk and in the server, and whatever was half done is either not visible to anyone or
+done again.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ from reconciler.planning.events import (
     Reloaded,
     ReloadFailed,
     ReloadStarted,
+    TrialFailed,
+    Tried,
 )
 from reconciler.planning.rollout import Request
 from reconciler.planning.steps import (
@@ -29,12 +32,16 @@ from reconciler.planning.steps import (
     Plan,
     RemoveStaging,
     RemoveVersion,
+    Try,
     WriteConfig,
 )
+from reconciler.planning.trial_names import trial_name
 from reconciler.serving.client import ReloadError
 from reconciler.serving.config_file import write_config
+from reconciler.serving.golden import GoldenError, try_version
 from reconciler.sources.registry import Sources
 from reconciler.store.collect import remove_model_folder, remove_staging, remove_version
+from reconciler.store.layout import version_folder
 from reconciler.store.store import Store
 from reconciler.threads import run_beside
 
@@ -69,6 +76,12 @@ class _Download:
     progress: Progress
 
 
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    step: Try
+    task: asyncio.Task[None]
+
+
 @dataclass(slots=True)
 class Hands:
     """The side of the agent that changes things."""
@@ -76,6 +89,8 @@ class Hands:
     store: Store
     sources: Sources
     server: Server
+    address: str
+    """Of TensorFlow Serving's gRPC."""
     config_file: Path
     base: str
     reload_deadline_seconds: float
@@ -83,6 +98,7 @@ class Hands:
     count_bytes: Callable[[int], None]
     _downloads: dict[tuple[str, int], _Download] = field(default_factory=dict)
     _reload: asyncio.Task[None] | None = None
+    _trial: _Trial | None = None
     _events: list[Event] = field(default_factory=list)
 
     @property
@@ -93,7 +109,7 @@ class Hands:
     @property
     def busy(self) -> bool:
         """Whether something runs beside the loop."""
-        return bool(self._downloads) or self._reload is not None
+        return bool(self._downloads) or self._reload is not None or self._trial is not None
 
     def take_events(self) -> list[Event]:
         """Return what has happened since the last call."""
@@ -104,6 +120,7 @@ class Hands:
         """Carry out `plan` and return a sentence for each thing that was done at once."""
         done: list[str] = []
         self._set_downloads([step for step in plan.steps if isinstance(step, Fetch)])
+        self._set_trial(next((step for step in plan.steps if isinstance(step, Try)), None))
         for step in plan.steps:
             try:
                 match step:
@@ -118,7 +135,7 @@ class Hands:
                     case RemoveStaging(model, version, digest):
                         models_dir = self.store.models_dir
                         await asyncio.to_thread(remove_staging, models_dir, model, version, digest)
-                    case Fetch():
+                    case Fetch() | Try():
                         pass
             except (OSError, ReconcilerError) as error:
                 _log.warning("%s failed and is tried again: %s", type(step).__name__, error)
@@ -173,6 +190,31 @@ class Hands:
             del self._downloads[key]
             self._report(event)
 
+    def _set_trial(self, wanted: Try | None) -> None:
+        """Ask exactly the golden requests that are wanted."""
+        if self._trial is not None and self._trial.step != wanted:
+            self._trial.task.cancel()
+            self._trial = None
+        if self._trial is None and wanted is not None:
+            self._trial = _Trial(wanted, asyncio.create_task(self._try(wanted)))
+
+    async def _try(self, step: Try) -> None:
+        model, version, digest = step.model, step.version, step.digest
+        event: Event
+        try:
+            folder = version_folder(self.store.models_dir, model, version)
+            name = trial_name(model)
+            count = await try_version(self.address, folder, step.golden, name=name, version=version)
+            event = Tried(model, version, digest, count)
+        except GoldenError as error:
+            event = TrialFailed(model, version, digest, str(error))
+        except Exception as error:
+            _log.exception("a trial ended by a bug; please report it")
+            event = TrialFailed(model, version, digest, f"they were not asked: a bug: {error!r}")
+        if self._trial is not None and self._trial.task is asyncio.current_task():
+            self._trial = None
+            self._report(event)
+
     def _send(self, request: Request) -> None:
         if self._reload is None:
             self._events.append(ReloadStarted())
@@ -201,6 +243,7 @@ class Hands:
         """Cancel what runs; a reload that was sent is not waited for."""
         tasks = [download.task for download in self._downloads.values()]
         tasks += [self._reload] if self._reload else []
+        tasks += [self._trial.task] if self._trial else []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -7,7 +7,7 @@ folds it into the memory before it plans.
 import re
 from dataclasses import dataclass, replace
 
-from reconciler.planning.memory import SERVER_STOPPED, Memory, accept, back_off
+from reconciler.planning.memory import GOLDEN_FAILED, SERVER_STOPPED, Memory, accept, back_off
 from reconciler.planning.rollout import Request
 
 RELOAD_REFUSED = "ReloadRefused"
@@ -60,7 +60,27 @@ class ReloadFailed:
     message: str
 
 
-Event = Fetched | FetchFailed | ReloadStarted | Reloaded | ReloadFailed
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A version answered all of its golden requests."""
+
+    model: str
+    version: int
+    digest: str
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialFailed:
+    """A version did not answer its golden requests, or not in time."""
+
+    model: str
+    version: int
+    digest: str
+    sentence: str
+
+
+Event = Fetched | FetchFailed | ReloadStarted | Reloaded | ReloadFailed | Tried | TrialFailed
 
 
 def fold(memory: Memory, event: Event, now: float) -> Memory:
@@ -76,6 +96,17 @@ def fold(memory: Memory, event: Event, now: float) -> Memory:
             failure = back_off(sentence, before, now, reason=reason, digest=digest)
             failures = {**known.fetch_failures, version: failure}
             return memory.with_model(model, replace(known, fetch_failures=failures))
+        case Tried(model, version, digest):
+            known = memory.of(model)
+            failures = {v: f for v, f in known.load_failures.items() if v != version}
+            passed = {**known.passed, version: digest}
+            return memory.with_model(model, replace(known, passed=passed, load_failures=failures))
+        case TrialFailed(model, version, digest, sentence):
+            known = memory.of(model)
+            before = known.load_failures.get(version)
+            failure = back_off(sentence, before, now, reason=GOLDEN_FAILED, digest=digest)
+            failures = {**known.load_failures, version: failure}
+            return memory.with_model(model, replace(known, load_failures=failures))
         case ReloadStarted():
             return replace(memory, reload_started_at=now)
         case Reloaded(request):
@@ -139,5 +170,5 @@ def _fold_lost_connection(memory: Memory, event: ReloadFailed, now: float) -> Me
 
 
 def _names(message: str, model: str) -> bool:
-    pattern = rf"\bmodel(?: name is)? {re.escape(model)}(?![\w-]|\.\w)"
+    pattern = rf"\bmodel(?: name is)? {re.escape(model)}(?![\w@-]|\.\w)"
     return re.search(pattern, message, re.IGNORECASE) is not None

@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.model import Ask, LocalVersion, Served, State, VersionStatus
+from reconciler.planning.trial_names import model_of
 
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 300.0
 LOAD_FAILED = "LoadFailed"
+GOLDEN_FAILED = "GoldenFailed"
+"""It loaded, and did not answer its golden requests."""
 SERVER_STOPPED = "ServerStopped"
 """The server went away while it loaded the version, which may or may not be the version's fault."""
 MAX_PROVEN = 16
@@ -76,6 +79,8 @@ class ModelMemory:
     """Versions that answered requests at the last look."""
     proven: tuple[int, ...] = ()
     """Versions that have served here, the latest last."""
+    passed: Mapping[int, str] = field(default_factory=dict)
+    """Version -> digest of the bytes with which it answered its golden requests."""
     good: Ask | None = None
     """The last entry that was seen to work as a whole: what a restart may rely on."""
     load_failures: Mapping[int, Failure] = field(default_factory=dict)
@@ -135,7 +140,7 @@ _NOTHING = ModelMemory()
 
 def find_managed(memory: Memory, local: Mapping[str, Mapping[int, LocalVersion]]) -> frozenset[str]:
     """Return the models that this reconciler has brought here, or told the server of."""
-    managed = {model for model, known in memory.models.items() if known.asked or known.good}
+    managed = {model_of(name) for name, known in memory.models.items() if known.asked or known.good}
     managed |= {
         model
         for model, versions in local.items()

@@ -5,13 +5,20 @@ reason. Nothing here decides anything; the same facts that made the steps make t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from reconciler.model import Deployment, Outcome, Phase, Problem, Progress, VersionStatus
 from reconciler.planning.goals import Target, Trouble
+from reconciler.planning.golden import TRYING
 from reconciler.planning.handover import Handover
 from reconciler.planning.locks import LOCK_MISMATCH
-from reconciler.planning.memory import Failure, ModelMemory, is_active, is_available
+from reconciler.planning.memory import (
+    GOLDEN_FAILED,
+    Failure,
+    ModelMemory,
+    is_active,
+    is_available,
+)
 from reconciler.planning.rollout import awaits_commit
 
 SERVING = "Serving"
@@ -48,6 +55,8 @@ class Sight:
     """Versions that the plan does not fetch: no room, over the quota."""
     progress: Mapping[int, Progress] | None = None
     installed: tuple[int, ...] = ()
+    trials: Mapping[int, str] = field(default_factory=dict)
+    """Versions that have to answer their golden requests first: how far each is."""
 
     @property
     def serving(self) -> tuple[int, ...]:
@@ -219,7 +228,8 @@ def _in_the_way(target: Target, sight: Sight) -> _Verdict | None:
                 if version in sight.serving:
                     continue
                 # Also while it is tried again: a phase that flaps with each try tells nobody more.
-                what = f"version {version} failed to load: {failure.message}"
+                how = "its golden requests" if failure.reason == GOLDEN_FAILED else "to load"
+                what = f"version {version} failed {how}: {failure.message}"
                 if awaits_commit(target.goal, failure, sight.seen):
                     what += "; it is tried again when its deployment changes in git"
                     error = failure.message
@@ -256,6 +266,9 @@ def _under_way(target: Target, sight: Sight) -> _Verdict:
             " (RECONCILER_SERVING_MODELS_DIR) and that no folder of a configured model is missing;"
             f" else restart it{_meanwhile(sight)}",
         )
+    if sight.trials:
+        _, sentence = min(sight.trials.items())
+        return _Verdict(Phase.DEPLOYING, TRYING, sentence + _meanwhile(sight))
     if not asked and not pending:
         return _Verdict(Phase.DEPLOYING, LOADING, f"version {main} is loaded and being confirmed")
     if not pending and (higher := _higher_unwanted(target, sight)):

@@ -28,6 +28,12 @@ from reconciler.planning.goals import (
     remember_deployment,
     set_target,
 )
+from reconciler.planning.golden import (
+    TRYING,
+    find_trials,
+    note_trial_failures,
+    remember_trials,
+)
 from reconciler.planning.handover import Handover, find_handovers
 from reconciler.planning.holds import (
     PAUSED,
@@ -64,9 +70,10 @@ from reconciler.planning.steps import (
     World,
     WriteConfig,
 )
+from reconciler.planning.trial_names import model_of, trial_name
 from reconciler.planning.waves import await_turn
 
-_MOVING = frozenset({DOWNLOADING, LOADING, WAITING, MOVING_LABELS, UNLOADING, LISTING})
+_MOVING = frozenset({DOWNLOADING, LOADING, WAITING, MOVING_LABELS, UNLOADING, LISTING, TRYING})
 
 
 def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
@@ -77,7 +84,7 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     desired, local, served = world.desired, world.local, world.served
     seen = {} if isinstance(served, Unavailable) else served.models
     if isinstance(served, Served):
-        memory = observe(memory, served, now, limits.poll_seconds)
+        memory = note_trial_failures(observe(memory, served, now, limits.poll_seconds))
         if limits.is_file_driven and world.restart_config != keep_safe(
             memory.asked_config, local.versions, limits
         ):
@@ -93,9 +100,11 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     ]
     held = [target.deployment.model for target in targets if target.hold]
     goals = _set_goals(targets, (*leaving.held, *unknown, *held), local, memory)
+    trials = find_trials(targets, local, memory, seen, now)
+    goals, memory = trials.withhold(goals), remember_trials(trials, targets, memory)
     room = find_room(targets, local, world.fetching or {}, desired.group)
 
-    steps: list[Step] = list(_fetches(targets, room, memory, now))
+    steps: list[Step] = [*_fetches(targets, room, memory, now), *trials.steps]
     elsewhere: tuple[str, ...] = ()
     if isinstance(served, Served):
         elsewhere = _find_elsewhere(memory, local)
@@ -124,6 +133,7 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
                 for version, found in sorted(local.versions.get(model, {}).items())
                 if found.digest is not None
             ),
+            trials=trials.withheld.get(model, {}),
         )
 
     group = desired.group.name if desired.group else ""
@@ -188,6 +198,7 @@ def _relist(targets: Iterable[Target]) -> dict[Query, float]:
 def _prune(memory: Memory, world: World, seen: Mapping[str, Mapping[int, VersionStatus]]) -> Memory:
     """Forget models of which nothing is left, so that the memory does not grow for ever."""
     wanted = {deployment.model for deployment in world.desired.deployments}
+    wanted |= {trial_name(d.model) for d in world.desired.deployments if d.rollout.golden}
     models = {
         model: known
         for model, known in memory.models.items()
@@ -330,7 +341,7 @@ def _find_elsewhere(memory: Memory, local: Local) -> tuple[str, ...]:
         sorted(
             model
             for model, known in memory.models.items()
-            if known.adopted & known.available and not local.versions.get(model)
+            if known.adopted & known.available and not local.versions.get(model_of(model))
         )
     )
 

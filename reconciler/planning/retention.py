@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from reconciler.model import Ask, Desired, LocalVersion, VersionStatus
 from reconciler.planning.goals import Target
+from reconciler.planning.golden import has_trial
 from reconciler.planning.handover import Handover
 from reconciler.planning.memory import Memory, ModelMemory, find_managed, is_active
 from reconciler.planning.rollout import Goal
@@ -138,6 +139,8 @@ def find_removals(
     by_model = {target.deployment.model: target for target in targets}
     for model, versions in sorted(local.versions.items()):
         known = memory.of(model)
+        if has_trial(model, memory, seen):
+            continue  # the server may be reading any of these files
         target = by_model.get(model)
         if target is None:
             if model not in leaving.going or known.asked is not None:

@@ -7,6 +7,7 @@ from reconciler.model import (
     Available,
     Condition,
     Desired,
+    Golden,
     Local,
     Outcome,
     Pause,
@@ -68,7 +69,18 @@ class RemoveStaging:
     digest: str
 
 
-Step = Fetch | Configure | WriteConfig | RemoveVersion | RemoveStaging
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Ask a version, which the server has under the name of its trial, its golden requests."""
+
+    model: str
+    version: int
+    digest: str
+    """Of the bytes that are tried."""
+    golden: Golden
+
+
+Step = Fetch | Configure | WriteConfig | RemoveVersion | RemoveStaging | Try
 
 
 @dataclass(frozen=True, slots=True)

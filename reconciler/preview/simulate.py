@@ -19,7 +19,7 @@ from reconciler.model import (
     State,
     VersionStatus,
 )
-from reconciler.planning.events import Fetched, Reloaded, fold
+from reconciler.planning.events import Fetched, Reloaded, Tried, fold
 from reconciler.planning.memory import Memory, is_available
 from reconciler.planning.plan import plan
 from reconciler.planning.steps import (
@@ -29,9 +29,11 @@ from reconciler.planning.steps import (
     Plan,
     RemoveVersion,
     Step,
+    Try,
     World,
     WriteConfig,
 )
+from reconciler.planning.trial_names import is_trial
 from reconciler.preview.standing import CONNECTION, Standing
 
 _LOOK_SECONDS = 30.0
@@ -99,6 +101,7 @@ class _Node:
         loaded = dict(self.resting.loaded) | {
             model: frozenset(v for v, status in states.items() if is_available(status))
             for model, states in self.states.items()
+            if not is_trial(model)  # it makes room for what comes under the model's own name
         }
         on_disk = dict(self.resting.on_disk) | {
             model: frozenset(versions) for model, versions in self.on_disk.items()
@@ -118,6 +121,8 @@ class _Node:
                 case Configure(request):
                     self.memory = fold(self.memory, Reloaded(request), self.now)
                     self._serve(request.config)
+                case Try(model, version, digest):
+                    self.memory = fold(self.memory, Tried(model, version, digest, 1), self.now)
                 case WriteConfig(config):
                     self.restart_config = config
                 case RemoveVersion(model, version):

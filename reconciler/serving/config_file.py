@@ -11,6 +11,7 @@ from google.protobuf import text_format
 
 from reconciler.files import write_atomically
 from reconciler.model import Ask, ServerConfig
+from reconciler.planning.trial_names import model_of
 from reconciler.serving.protocol.control_pb2 import ModelServerConfig
 
 PLATFORM = "tensorflow"
@@ -21,7 +22,7 @@ _HEADER = (
 
 
 def to_message(config: ServerConfig, base: str) -> ModelServerConfig:
-    """Return the message for `config`, with every model's folder under `base`.
+    """Return the message for `config`, with every model's folder under `base`, also for trials.
 
     The list is always present, also when it is empty: a server that is started from a config
     without one never takes a reload properly.
@@ -31,7 +32,7 @@ def to_message(config: ServerConfig, base: str) -> ModelServerConfig:
     for model, ask in sorted(config.items()):
         entry = message.model_config_list.config.add()
         entry.name = model
-        entry.base_path = f"{base}/{model}"
+        entry.base_path = f"{base}/{model_of(model)}"
         entry.model_platform = PLATFORM
         entry.model_version_policy.specific.versions.extend(sorted(ask.versions))
         if not ask.versions:
