@@ -1,4 +1,4 @@
-"""Asks another node for its status or history, as little trusting as one should be of the network.
+"""Asks another node about itself, as little trusting as one should be of the network.
 
 The answer is bounded in size and time, and held against the schema, so that whoever shows it need
 not ask whether a key is there. Histories come from many nodes at once, for which validation by
@@ -61,15 +61,15 @@ class NodeChange:
     commit_to_serving_seconds: float | None
 
 
-def fetch_history(url: str, deadline_seconds: float) -> list[NodeChange]:
+def fetch_history(url: str, deadline_seconds: float, limit: int = MAX_READ) -> list[NodeChange]:
     """Return the newest changes that the node at `url` remembers, newest first.
 
     Raises StatusError with a sentence.
     """
-    place = _parse_url(url, "/history", f"?limit={MAX_READ}")
+    place = _parse_url(url, "/history", f"?limit={limit}")
     body = _fetch(place, deadline_seconds)
     try:
-        return [_read_change(change) for change in json.loads(body)["changes"][:MAX_READ]]
+        return [_read_change(change) for change in json.loads(body)["changes"][:limit]]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise StatusError(f"the answer of {place} is not a reconciler's history") from None
 
@@ -87,11 +87,29 @@ def _read_change(change: Any) -> NodeChange:
     )
 
 
+def fetch_fleet(url: str, deadline_seconds: float) -> bytes:
+    """Return the body of the node's /fleet.json; raises StatusError with a sentence."""
+    return _fetch(_parse_url(url, "/fleet.json"), deadline_seconds)
+
+
+def request_sync(url: str, token: str, deadline_seconds: float) -> None:
+    """Have the node look at git and the buckets now; raises StatusError with a sentence."""
+    place = _parse_url(url, "/sync")
+    if not token.isascii() or not token.isprintable():
+        # http.client would quote the whole header in its error.
+        raise StatusError("the token has characters in it that no token has")
+    headers = {"authorization": f"Bearer {token}"}
+    _fetch(place, deadline_seconds, headers, method="POST")
+
+
 def _fetch(
-    place: "_Place", deadline_seconds: float, headers: Mapping[str, str] = _NO_HEADERS
+    place: "_Place",
+    deadline_seconds: float,
+    headers: Mapping[str, str] = _NO_HEADERS,
+    method: str = "GET",
 ) -> bytes:
     try:
-        code, body = _get(place, time.monotonic() + deadline_seconds, headers)
+        code, body = _ask(place, time.monotonic() + deadline_seconds, headers, method)
     except TimeoutError:
         raise StatusError(
             f"{place} did not answer within {deadline_seconds:g} s; is the agent running there?"
@@ -99,7 +117,7 @@ def _fetch(
     except (OSError, UnicodeError, http.client.HTTPException) as error:
         words = str(error) or type(error).__name__
         raise StatusError(f"{place} cannot be asked: {printable(words)}") from None
-    if code != http.client.OK:
+    if code not in (http.client.OK, http.client.ACCEPTED):
         raise StatusError(f"{place} answered {code}: {_error_in(body)}")
     return body
 
@@ -163,7 +181,7 @@ def _parse_url(url: str, endpoint: str, query: str = "") -> _Place:
     return _Place(parts.scheme, parts.hostname, port or default_port, path, query)
 
 
-def _get(place: _Place, end: float, headers: Mapping[str, str]) -> tuple[int, bytes]:
+def _ask(place: _Place, end: float, headers: Mapping[str, str], method: str) -> tuple[int, bytes]:
     """Ask once; redirects are not followed. Raises TimeoutError when `end` (monotonic) is past."""
     kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
     connection = kind(place.host, place.port, timeout=_left(end))
@@ -172,7 +190,7 @@ def _get(place: _Place, end: float, headers: Mapping[str, str]) -> tuple[int, by
         tcp = connection.sock
         tcp.settimeout(_left(end))
         connection.request(
-            "GET", place.path + place.query, headers={"accept": "application/json", **headers}
+            method, place.path + place.query, headers={"accept": "application/json", **headers}
         )
         with closing(connection.getresponse()) as response:
             return response.status, _read(response, tcp, end, place)
