@@ -24,7 +24,9 @@ from reconciler.errors import ReconcilerError
 from reconciler.follow.trust import Trust
 from reconciler.follow.watch import GitWatch
 from reconciler.herald import Herald
-from reconciler.model import Condition, Local, Phase, Progress, Query, Served, Unavailable
+from reconciler.membership.registry import Registries
+from reconciler.membership.watch import MembershipWatch
+from reconciler.model import Condition, Desired, Local, Phase, Progress, Query, Served, Unavailable
 from reconciler.planning.conditions import GIT_REACHABLE, MODELS_INTACT
 from reconciler.planning.events import (
     Fetched,
@@ -41,6 +43,7 @@ from reconciler.planning.plan import plan
 from reconciler.planning.restart import find_restart_config
 from reconciler.planning.steps import Limits, Plan, World
 from reconciler.planning.trial_names import trial_name
+from reconciler.policy import Policy
 from reconciler.serving.client import SERVER_SILENT, ServingClient
 from reconciler.serving.config_file import parse, read_own, read_text, write_config
 from reconciler.settings import Settings
@@ -76,8 +79,18 @@ class Agent:
         self._git_wake = asyncio.Event()
         self._bucket_wake = asyncio.Event()
         self._peer_wake = asyncio.Event()
+        self._member_wake = asyncio.Event()
         badge = Badge(settings.node, secrets.token_hex(8))
         self.peers = PeerWatch(badge, self._clock)
+        self.members = MembershipWatch(
+            Registries(
+                docker_host=settings.docker_host,
+                nomad_address=settings.nomad_address,
+                nomad_token_file=settings.nomad_token_file,
+            ),
+            state_file=settings.state_dir / "members.json",
+            clock=self._clock,
+        )
         mirror = Mirror(MirrorSettings.of(settings))
         repo = ConfigRepo(mirror, settings.node, settings.state_dir)
         self.git = GitWatch(mirror, repo, Trust(mirror, repo, settings))
@@ -133,6 +146,7 @@ class Agent:
         begun_at = self._clock()
         self._fold_events()
         desired = self.git.desired
+        self._want_members(desired)
         if desired is None:
             trouble = self.git.trouble or Unavailable("Starting", "the config repo is being read")
             condition = Condition(GIT_REACHABLE, False, trouble.reason, trouble.sentence)
@@ -160,6 +174,7 @@ class Agent:
             pause=await asyncio.to_thread(pause_file.load, self._settings.state_dir),
             peers=self.peers.peers,
             namesake=self._find_namesake(),
+            members_trouble=self._find_members_trouble(desired),
         )
         newest = plan(world, self._memory, self._limits, self._clock())
         done = await self._hands.carry_out(newest)
@@ -231,6 +246,15 @@ class Agent:
         except ReconcilerError as error:
             return Unavailable(error.reason, str(error))
 
+    def _want_members(self, desired: Desired | None) -> None:
+        policy = desired.policy if desired else Policy()
+        if self.members.want(self.git.groups, policy.member_timeout_seconds):
+            self._member_wake.set()
+
+    def _find_members_trouble(self, desired: Desired) -> Unavailable | None:
+        own = self.members.troubles.get(desired.group.name) if desired.group else None
+        return self.git.members_trouble or own
+
     def _find_namesake(self) -> Unavailable | None:
         if self.peers.namesake is None and self.board.has_namesake:
             return describe_namesake(self._settings.node, "has asked this one for its status")
@@ -291,6 +315,7 @@ class Agent:
             group.create_task(self._follow_git(), name="git")
             group.create_task(self._follow_buckets(), name="buckets")
             group.create_task(self._follow_peers(), name="peers")
+            group.create_task(self._follow_members(), name="members")
             group.create_task(self._client.watch_connection(), name="connection")
             group.create_task(self._verify_installed(), name="verify")
             group.create_task(self._tick_for_ever(), name="ticks")
@@ -309,6 +334,8 @@ class Agent:
                 await self.tick()
                 await self.buckets.refresh()
                 await self.peers.refresh()
+                await self.members.refresh()
+                await self.git.set_members(self.members.members, self.members.troubles)
                 newest, passed_seconds = self.plan, self._clock() - begun_at
                 if passed_seconds > timeout_seconds or newest is None:
                     return False
@@ -351,6 +378,13 @@ class Agent:
                 self._wake.set()
             await _sleep_until(self._bucket_wake, max(0.0, self.buckets.next_due_seconds()), 0.0)
 
+    async def _follow_members(self) -> None:
+        while True:
+            await self.members.refresh()
+            if await self.git.set_members(self.members.members, self.members.troubles):
+                self._wake.set()
+            await _sleep_until(self._member_wake, max(0.0, self.members.next_due_seconds()), 0.0)
+
     async def _follow_peers(self) -> None:
         while True:
             if await self.peers.refresh():
@@ -380,6 +414,7 @@ class Agent:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait({self._looking})
+        await self.members.close()
         await self._hands.close()
         await self._client.close()
 

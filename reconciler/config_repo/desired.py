@@ -7,20 +7,24 @@ deployments are this node's.
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from reconciler.config_repo.assemble import File, Fleet, assemble
 from reconciler.config_repo.documents import parse_document
 from reconciler.config_repo.fleets import FleetReader
 from reconciler.config_repo.last_good import LastGood
 from reconciler.config_repo.layout import MODEL_NAME, Kind
+from reconciler.config_repo.members import check_members, with_members
 from reconciler.config_repo.mirror import Mirror
 from reconciler.config_repo.tree import survey
 from reconciler.errors import ConfigError
-from reconciler.model import Commit, Deployment, Desired, Group, Problem
+from reconciler.model import Commit, Deployment, Desired, Group, Member, Problem, Unavailable
 from reconciler.planning.placement import find_holders
 from reconciler.policy import Policy
 
 FLEET_FILE = "fleet.yaml"
+Members: TypeAlias = Mapping[str, tuple[Member, ...]]
+"""Group -> its nodes, as a registry has told them."""
 
 
 class ConfigRepo:
@@ -31,7 +35,26 @@ class ConfigRepo:
         self._reader = FleetReader(mirror)
         self._node = node
         self._last_good = LastGood(state_dir / "last_good.json", mirror.origin)
+        self._fleet: Fleet | None = None
         self._latest: Desired | None = None
+        self._members: Members = {}
+        self._troubles: Mapping[str, Unavailable] = {}
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of the commit that was read last, as git describes them."""
+        return tuple(self._fleet.groups.values()) if self._fleet else ()
+
+    def set_members(self, members: Members, troubles: Mapping[str, Unavailable]) -> bool:
+        """Set who is in the groups that registries know; return whether that is news.
+
+        `troubles` says why a group's members may not be known.
+        """
+        if (members, troubles) == (self._members, self._troubles):
+            return False
+        self._members, self._troubles = members, troubles
+        self._latest = None
+        return True
 
     def read(self, commit: Commit) -> Desired:
         """Return what `commit` asks of the node.
@@ -41,8 +64,10 @@ class ConfigRepo:
         """
         if self._latest is not None and self._latest.commit == commit:
             return self._latest
-        fleet = self._reader.read(commit.id, self._last_good.blob_ids)
-        desired = choose_desired(fleet, commit, self._node)
+        self._fleet = fleet = self._reader.read(commit.id, self._last_good.blob_ids)
+        placed = with_members(fleet, self._members)
+        check_members(placed, self._node, self._troubles)
+        desired = choose_desired(placed, commit, self._node)
         self._last_good.save(fleet.good)
         self._latest = desired
         return desired

@@ -5,15 +5,17 @@ was followed before stays in force. The mirror on disk is the cache that lets a 
 the git server is away.
 """
 
+import asyncio
 import logging
 import time
+from collections.abc import Mapping
 
-from reconciler.config_repo.desired import ConfigRepo
+from reconciler.config_repo.desired import ConfigRepo, Members
 from reconciler.config_repo.mirror import Mirror
 from reconciler.errors import ReconcilerError
 from reconciler.follow.signatures import UnverifiedError
 from reconciler.follow.trust import Trust
-from reconciler.model import Commit, Condition, Desired, Unavailable
+from reconciler.model import Commit, Condition, Desired, Group, Unavailable
 from reconciler.planning.conditions import SIGNATURES_OFF, SOURCE_VERIFIED
 from reconciler.threads import run_beside
 
@@ -30,8 +32,11 @@ class GitWatch:
         self._mirror = mirror
         self._repo = repo
         self._trust = trust
+        self._reading = asyncio.Lock()  # the repo is for one thread at a time
         self.desired: Desired | None = None
         self.trouble: Unavailable | None = Unavailable(STALE, "the config repo was not fetched yet")
+        self.members_trouble: Unavailable | None = None
+        """Why the members of the groups leave open what this node should do."""
         self.source_verified: Condition = SIGNATURES_OFF
         """Whether the newest commit may be followed, and what its signature has to do with it."""
         self.unverified: Commit | None = None
@@ -47,6 +52,33 @@ class GitWatch:
                 self._note(commit, await self._consider(commit))
         except Exception as error:
             self._note_trouble(error)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All groups of the commit in force, as git describes them."""
+        return self._repo.groups
+
+    async def set_members(self, members: Members, troubles: Mapping[str, Unavailable]) -> bool:
+        """Take up who is in the groups that registries know; return whether that changes anything.
+
+        Where it leaves open what this node should do, what it did before stays in force.
+        """
+        before = (self.desired, self.members_trouble)
+        async with self._reading:
+            if not self._repo.set_members(members, troubles):
+                return False
+            self.members_trouble = None
+            if self.desired is not None:
+                await self._read_again(self.desired.commit)
+        if self.desired is None:
+            await self.restore()
+        return (self.desired, self.members_trouble) != before
+
+    async def _read_again(self, commit: Commit) -> None:
+        try:
+            self.desired = await run_beside(lambda: self._repo.read(commit), "git read")
+        except ReconcilerError as error:
+            self.members_trouble = Unavailable(error.reason, str(error))
 
     async def poll(self) -> bool:
         """Fetch once and return whether anything is other than before."""
@@ -67,6 +99,10 @@ class GitWatch:
         return (self.desired, self.trouble, self.source_verified) != before
 
     async def _consider(self, commit: Commit) -> UnverifiedError | None:
+        async with self._reading:
+            return await self._follow(commit)
+
+    async def _follow(self, commit: Commit) -> UnverifiedError | None:
         """Follow the commit, or return why it may not be followed."""
         if self.desired is not None and self.desired.commit == commit:
             await run_beside(self._trust.save, "git trust")
