@@ -1,0 +1,319 @@
+"""What must hold at every moment, whatever happens; told from outside the nodes' own minds.
+
+A node is judged by what its server answers and what its agent does, not by what it says. A moment
+that a fault excuses is excused as shortly as the promise allows: a holder that lost its power a
+few seconds ago may still be counted on by others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from reconciler.model import Deployment, Desired, Outcome, Phase
+from reconciler.planning.peers import ask_of
+from reconciler.planning.retention import REMOVALS_HELD
+from reconciler.planning.room import DISK_FULL, GROUP_QUOTA_EXCEEDED
+from reconciler.planning.steps import Configure, Fetch, Plan
+from reconciler.planning.waves import ROLLOUT_HALTED, WAITS_FOR_WAVE, find_turn
+from tests.simulation.node import Node
+
+if TYPE_CHECKING:
+    from tests.simulation.fleet import Simulation
+
+STALE_SECONDS = 20.0
+"""For how long another node may count on one that has just been lost: its answers are seconds
+old, and a drain that has begun ends."""
+
+
+class BrokenError(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """A node's decision to stop serving a model."""
+
+    commit: int
+    at: float
+    is_late: bool
+    """Whether the handover timeout had passed."""
+
+
+@dataclass
+class _Truth:
+    """What is known of one node from outside."""
+
+    since: dict[tuple[str, int], float] = field(default_factory=dict)
+    """(model, version) -> since when it answers."""
+    decisions: dict[str, _Decision] = field(default_factory=dict)
+    begun: set[tuple[str, int, str]] = field(default_factory=set)
+    """(model, version, ask) that the node has begun to bring up."""
+    served: set[tuple[str, int]] = field(default_factory=set)
+    """(model, version) that have answered here at any time."""
+    disturbed_at: float = -1e9
+
+
+class Watch:
+    """Looks on, and raises BrokenError with a sentence as soon as something is wrong."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._truths = {name: _Truth() for name in simulation.seats}
+
+    def fail(self, sentence: str) -> None:
+        """Say what is wrong."""
+        raise BrokenError(f"at {self._simulation.now:.1f} s: {sentence}")
+
+    def disturb(self, name: str) -> None:
+        """Note that a node is struck by something that is not its doing."""
+        truth = self._truths[name]
+        truth.disturbed_at = self._simulation.now
+        truth.since.clear()
+        truth.decisions.clear()
+
+    def after_tick(self, node: Node, commit: int, made: Plan) -> None:
+        """Hold one tick of a node against everything."""
+        truth = self._truths[node.name]
+        self._see_serving(node, truth)
+        for model in node.server.lost:
+            self._check_floor(node, model, truth.decisions.get(model))
+        node.server.lost.clear()
+        self._note_decisions(node, commit, made, truth)
+        self._check_quota(node, made)
+        self._check_waves(node, made, truth)
+
+    def _see_serving(self, node: Node, truth: _Truth) -> None:
+        answering = {(m, v) for m, found in node.server.serving.items() for v in found}
+        for gone in truth.since.keys() - answering:
+            del truth.since[gone]
+        for new in answering - truth.since.keys():
+            truth.since[new] = self._simulation.now
+        truth.served |= answering
+
+    # --- replica floor --------------------------------------------------------------------
+
+    def _note_decisions(self, node: Node, commit: int, made: Plan, truth: _Truth) -> None:
+        simulation = self._simulation
+        for step in made.steps:
+            if not isinstance(step, Configure):
+                continue
+            for model, serving in node.server.serving.items():
+                ask = step.request.config.get(model)
+                if not serving or (ask is not None and ask.versions & serving):
+                    continue
+                moved_at = made.memory.of(model).moved_at
+                waited = simulation.now + node.traits.clock_seconds - (moved_at or 0.0)
+                timeout_seconds = simulation.setup.policy.handover_timeout_seconds
+                is_late = moved_at is not None and waited >= timeout_seconds
+                truth.decisions[model] = _Decision(commit, simulation.now, is_late)
+
+    def _check_floor(self, node: Node, model: str, decision: _Decision | None) -> None:
+        simulation = self._simulation
+        if decision is None:
+            self.fail(f"{node.name} lost {model} without having decided so")
+            return
+        members = simulation.seats[node.name].tracker.members
+        head = simulation.repo.head
+        holders = [
+            simulation.repo.holders(commit, model, members)
+            for commit in range(decision.commit, head + 1)
+        ]
+        if not all(holders) or node.name in holders[-1] + holders[0]:
+            if all(holders) and node.name in holders[0]:
+                self.fail(f"{node.name} holds {model} by commit {decision.commit} and gave it up")
+            return
+        if not simulation.setup.with_addresses and decision.is_late:
+            return
+        concerned = {name for names in holders for name in names} & self._truths.keys()
+        if any(simulation.now - self._truths[n].disturbed_at < STALE_SECONDS for n in concerned):
+            return
+        wanted = 1 if decision.is_late else min(len(names) for names in holders)
+        others = [
+            other
+            for name, other in simulation.alive.items()
+            if name != node.name and other.serves(model)
+        ]
+        if len(others) < wanted:
+            self.fail(
+                f"{node.name} gave {model} up (decided at {decision.at:.1f} s by commit"
+                f" {decision.commit}) and {len(others)} of {wanted} others serve it:"
+                f" {', '.join(other.name for other in others)}; holders were {holders[0]}"
+            )
+
+    # --- quota ----------------------------------------------------------------------------
+
+    def _check_quota(self, node: Node, made: Plan) -> None:
+        """Hold what is here and on its way against the quota, where a fetch makes it more."""
+        keys = [(s.model, s.snapshot.version) for s in made.steps if isinstance(s, Fetch)]
+        if node.desired is None or node.desired.group is None or not keys:
+            return
+        before = self._use(node, made, frozenset(keys))
+        after = self._use(node, made, frozenset())
+        quota = node.desired.group.quota
+        limits = (quota.models, quota.disk_bytes)
+        for what, was, becomes, limit in zip(
+            ("models", "bytes"), before, after, limits, strict=True
+        ):
+            if limit is not None and becomes > limit and becomes > was:
+                self.fail(f"{node.name} fetches {keys}: {becomes} {what} after {was}, of {limit}")
+
+    def _use(self, node: Node, made: Plan, but: frozenset[tuple[str, int]]) -> tuple[int, int]:
+        """Return how many models and bytes of what is wanted are here, or on their way."""
+        models = used_bytes = 0
+        for outcome in made.outcomes:
+            model = outcome.deployment.model
+            coming = {v for m, v in node.fetching.keys() - but if m == model}
+            here = node.disk.get(model, {}).keys() | coming
+            if outcome.deployment.stop or not here:
+                continue
+            wanted = {outcome.wanted, *outcome.deployment.labels.values()} & here
+            models += 1
+            used_bytes += self._simulation.bucket.size_bytes(model) * max(1, len(wanted))
+        return models, used_bytes
+
+    # --- waves ----------------------------------------------------------------------------
+
+    def _check_waves(self, node: Node, made: Plan, truth: _Truth) -> None:
+        for outcome in made.outcomes:
+            deployment, version = outcome.deployment, outcome.wanted
+            if version is None or not deployment.rollout.waves:
+                continue
+            if not self._begins(deployment.model, version, made):
+                continue
+            key = (deployment.model, version, ask_of(deployment))
+            if key not in truth.begun and (deployment.model, version) not in truth.served:
+                self._check_turn(node, deployment, version)
+            truth.begun.add(key)
+
+    def _begins(self, model: str, version: int, made: Plan) -> bool:
+        for step in made.steps:
+            if isinstance(step, Fetch) and (step.model, step.snapshot.version) == (model, version):
+                return True
+            if isinstance(step, Configure) and model in step.request.config:
+                ask = step.request.config[model]
+                before = made.memory.of(model).asked
+                if version in ask.versions - (before.versions if before else frozenset()):
+                    return True
+        return False
+
+    def _check_turn(self, node: Node, deployment: Deployment, version: int) -> None:
+        desired = node.desired
+        assert desired is not None
+        holders = desired.holders.get(deployment.model, ())
+        turn = find_turn(deployment.rollout.waves, holders, node.name)
+        now, pause_seconds = self._simulation.now, deployment.rollout.pause_seconds
+        for name in turn.before:
+            truth = self._truths.get(name)
+            if truth is None or now - truth.disturbed_at < STALE_SECONDS:
+                continue
+            since = truth.since.get((deployment.model, version))
+            if since is None or now - since < pause_seconds:
+                self.fail(
+                    f"{node.name} begins with {deployment.model} {version} before {name} has"
+                    f" served it for {pause_seconds:g} s (since {since})"
+                )
+
+    # --- the end --------------------------------------------------------------------------
+
+    def check_rest(self, node: Node, made: Plan) -> None:
+        """Hold a node against this: after a long quiet time nothing is done any more."""
+        if made.steps and not self._simulation.is_failing(node):
+            self.fail(f"{node.name} goes on doing things at rest: {made.steps}")
+
+    def check_end(self) -> None:
+        """Hold every node that is on against the newest commit."""
+        for name, node in self._simulation.alive.items():
+            desired = self._simulation.read(self._simulation.repo.head, name)
+            made = node.made
+            if made is None or node.desired is None or node.desired.commit != desired.commit:
+                self.fail(f"{name} has not seen the newest commit")
+                return
+            for outcome in made.outcomes:
+                if mistake := self._find_mistake(node, desired, outcome):
+                    self.fail(
+                        f"{name}: {outcome.deployment.model} {outcome.phase} {outcome.reason}"
+                        f" ({outcome.sentence}), but {mistake}"
+                    )
+            self._check_extras(node, desired, made)
+
+    def _find_mistake(self, node: Node, desired: Desired, outcome: Outcome) -> str | None:
+        """Return what an outcome should be instead, None where it is right."""
+        deployment = outcome.deployment
+        model, version = deployment.model, self._wanted(deployment)
+        serving = node.server.serving.get(model, set())
+        if deployment.suspend:
+            return None
+        if deployment.stop:
+            return None if outcome.phase is Phase.STOPPED and not serving else "it is to be stopped"
+        if outcome.phase is Phase.DEPLOYED:
+            is_right = outcome.wanted == version and version in serving
+            return None if is_right else f"it is to serve {version} and serves {serving}"
+        if outcome.reason in (WAITS_FOR_WAVE, ROLLOUT_HALTED):
+            if self._must_wait(desired, deployment, version, node.name):
+                return None
+            return "nobody before it is in the way"
+        if outcome.phase is not Phase.FAILED:
+            return f"it is to serve {version}"
+        if outcome.reason == DISK_FULL:
+            used_bytes = sum(v.size_bytes for found in node.disk.values() for v in found.values())
+            needed_bytes = self._simulation.bucket.size_bytes(model)
+            has_room = used_bytes + 2 * needed_bytes <= node.traits.disk_bytes
+            return "there is room on the disk" if has_room else None
+        if outcome.reason == GROUP_QUOTA_EXCEEDED:
+            return None if self._exceeds(desired) else "all of it fits into the quota"
+        asked = {version, *deployment.labels.values()}
+        if any((model, v) in node.server.bad for v in asked):
+            return None
+        if any(v > self._simulation.bucket.newest(model) for v in asked):
+            return None
+        return "nothing is wrong with it"
+
+    def _wanted(self, deployment: Deployment) -> int:
+        newest = self._simulation.bucket.newest(deployment.model)
+        return newest if deployment.version is None else deployment.version
+
+    def _must_wait(self, desired: Desired, deployment: Deployment, version: int, name: str) -> bool:
+        holders = desired.holders[deployment.model]
+        for other in find_turn(deployment.rollout.waves, holders, name).before:
+            node = self._simulation.alive.get(other)
+            if node is None or not self._simulation.setup.with_addresses:
+                return True
+            serving = node.server.serving.get(deployment.model, set())
+            if version not in serving or self._simulation.is_failing(node):
+                return True
+        return False
+
+    def _exceeds(self, desired: Desired) -> bool:
+        bucket, group = self._simulation.bucket, desired.group
+        live = [item for item in desired.deployments if not item.stop]
+        used = sum(
+            bucket.size_bytes(item.model) * len({self._wanted(item), *item.labels.values()})
+            for item in live
+        )
+        # A version that serves until its successor does counts as well.
+        used += sum(bucket.size_bytes(item.model) for item in live)
+        quota = group.quota if group else None
+        if quota is None:
+            return False
+        too_many = quota.models is not None and len(live) > quota.models
+        return too_many or (quota.disk_bytes is not None and used > quota.disk_bytes)
+
+    def _check_extras(self, node: Node, desired: Desired, made: Plan) -> None:
+        """Hold what a node serves beyond what it holds against what excuses it."""
+        simulation = self._simulation
+        held = {item.model for item in desired.deployments}
+        excused = {item.deployment.model for item in made.removals if item.reason == REMOVALS_HELD}
+        for model, serving in node.server.serving.items():
+            if not serving or model in held | excused or desired.group is None:
+                continue
+            holders = desired.holders.get(model, ())
+            deployment = simulation.repo.find(simulation.repo.head, model)
+            if deployment is not None and deployment.suspend:
+                continue
+            others = [simulation.alive[name] for name in holders if name in simulation.alive]
+            if holders and not any(other.serves(model) for other in others):
+                continue  # the last copy stays
+            if deployment is not None and not holders and not deployment.stop:
+                continue  # nobody is left to take it
+            self.fail(f"{node.name} still serves {model} {serving}, which is others' to serve")
