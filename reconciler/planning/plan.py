@@ -84,12 +84,13 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     desired, local, served = world.desired, world.local, world.served
     seen = {} if isinstance(served, Unavailable) else served.models
     if isinstance(served, Served):
-        memory = note_trial_failures(observe(memory, served, now, limits.poll_seconds))
+        memory = observe(memory, served, now, limits.poll_seconds)
         if limits.is_file_driven and world.restart_config != keep_safe(
             memory.asked_config, local.versions, limits
         ):
             memory = replace(memory, confirmed=False)  # someone else wrote the file
         seen = without_ghosts(memory, seen, now, limits.poll_seconds)
+    memory = note_trial_failures(memory)
     node_hold = find_node_hold(desired, world.pause, world.wall_seconds)
     targets, memory = _set_targets(world, memory, limits, node_hold)
     doubt = node_hold.sentence if node_hold else _find_doubt(world)
