@@ -14,7 +14,6 @@ secret files apart, a few local bytes), so that they answer while the node is bu
 JSON object `{"error": sentence}`. No request body is read but that of a webhook (hooks.py).
 """
 
-import hashlib
 import hmac
 import json
 from pathlib import Path
@@ -24,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from reconciler.status import metrics
 from reconciler.status.board import StatusBoard
@@ -33,26 +32,18 @@ from reconciler.status.hooks import HookSettings, HookTaker
 from reconciler.status.journal import MAX_READ, render_change
 from reconciler.status.pushes import Result
 from reconciler.status.secret import read_secret
+from reconciler.status.web import (
+    SecurityHeaders,
+    StaticFiles,
+    answer_json,
+    answer_tagged,
+    error_handlers,
+    make_etag,
+)
 
 _DEFAULT_LIMIT = 50
 
 _PAGE_FOLDER = Path(__file__).parent / "page"
-_CONTENT_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
-_SECURITY_HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
-        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-}
 
 
 def make_app(board: StatusBoard, token_file: Path | None, hooks: HookSettings) -> ASGIApp:
@@ -70,9 +61,9 @@ def make_app(board: StatusBoard, token_file: Path | None, hooks: HookSettings) -
             Route("/sync", endpoints.sync, methods=["POST"]),
             Route("/hooks/git", endpoints.hook, methods=["POST"]),
         ],
-        exception_handlers={HTTPException: _explain, Exception: _apologise},
+        exception_handlers=error_handlers("/, /status, /history, /metrics"),
     )
-    return _SecurityHeaders(app)
+    return SecurityHeaders(app)
 
 
 class _Endpoints:
@@ -80,18 +71,18 @@ class _Endpoints:
         self._board = board
         self._token_file = token_file
         self._hooks = hooks
-        self._files = {path.name: path.read_bytes() for path in _PAGE_FOLDER.iterdir()}
+        self._files = StaticFiles(_PAGE_FOLDER)
 
     async def page(self, request: Request) -> Response:
-        return self._file(request, "index.html")
+        return self._files.answer(request, "index.html")
 
     async def asset(self, request: Request) -> Response:
-        return self._file(request, request.path_params["name"])
+        return self._files.answer(request, request.path_params["name"])
 
     async def livez(self, request: Request) -> Response:
         silence, limit = self._board.silence_seconds, self._board.heartbeat_limit_seconds
         if silence < limit:
-            return _json({"live": True, "silence_seconds": round(silence, 3)})
+            return answer_json({"live": True, "silence_seconds": round(silence, 3)})
         raise HTTPException(
             503,
             f"The agent's loop has not moved for {silence:.0f} s (limit {limit:g} s);"
@@ -100,7 +91,7 @@ class _Endpoints:
 
     async def readyz(self, request: Request) -> Response:
         if self._board.ready:
-            return _json({"ready": True})
+            return answer_json({"ready": True})
         raise HTTPException(
             503,
             "This node has not applied a commit since the agent started;"
@@ -114,12 +105,12 @@ class _Endpoints:
             raise HTTPException(
                 503, "There is no report yet: the agent's first tick is still under way."
             )
-        return _tagged(request, page.body, "application/json", page.etag)
+        return answer_tagged(request, page.body, "application/json", page.etag)
 
     async def history(self, request: Request) -> Response:
         changes = self._board.journal.read(_limit(request))
         body = json.dumps({"changes": [render_change(change) for change in changes]}).encode()
-        return _tagged(request, body, "application/json", _etag(body))
+        return answer_tagged(request, body, "application/json", make_etag(body))
 
     async def metrics(self, request: Request) -> Response:
         body = self._board.metrics.render()
@@ -128,19 +119,12 @@ class _Endpoints:
     async def sync(self, request: Request) -> Response:
         _check_token(request.headers.get("authorization"), self._token_file)
         self._board.wake()
-        return _json({"sync": "started; /status shows what comes of it"}, 202)
+        return answer_json({"sync": "started; /status shows what comes of it"}, 202)
 
     async def hook(self, request: Request) -> Response:
         verdict = await self._hooks.take(request)
         status_code = 202 if verdict.result is Result.FETCHING else 200
-        return _json({"hook": verdict.result, "sentence": verdict.sentence}, status_code)
-
-    def _file(self, request: Request, name: str) -> Response:
-        body = self._files.get(name)
-        content_type = _CONTENT_TYPES.get(Path(name).suffix)
-        if body is None or content_type is None:
-            raise HTTPException(404)
-        return _tagged(request, body, content_type, _etag(body))
+        return answer_json({"hook": verdict.result, "sentence": verdict.sentence}, status_code)
 
 
 def _limit(request: Request) -> int:
@@ -180,55 +164,3 @@ def _check_token(authorization: str | None, token_file: Path | None) -> None:
             "The token is not the one in this node's token file.",
             headers={"www-authenticate": 'Bearer error="invalid_token"'},
         )
-
-
-def _tagged(request: Request, body: bytes, content_type: str, etag: str) -> Response:
-    """Answer with `body`, or with 304 where the client has it already."""
-    headers = {"etag": etag, "cache-control": "no-cache", "content-type": content_type}
-    known = {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}
-    if etag in known or "*" in known:
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers)
-
-
-def _etag(body: bytes) -> str:
-    return f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
-
-
-def _json(content: dict[str, object], status_code: int = 200) -> Response:
-    return Response(
-        json.dumps(content).encode(),
-        status_code,
-        headers={"cache-control": "no-store", "content-type": "application/json"},
-    )
-
-
-async def _explain(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
-    sentences = {
-        404: f"There is no {request.url.path[:200]} here; see /, /status, /history, /metrics.",
-        405: f"{request.method} is not possible on {request.url.path[:200]}.",
-    }
-    response = _json({"error": sentences.get(error.status_code, error.detail)}, error.status_code)
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _apologise(request: Request, error: Exception) -> Response:
-    return _json({"error": "The agent failed to answer; its log has the reason."}, 500)
-
-
-class _SecurityHeaders:
-    """Adds the same security headers to every answer, errors included."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._headers = [(k.encode(), v.encode()) for k, v in _SECURITY_HEADERS.items()]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *self._headers]
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
