@@ -8,12 +8,12 @@ The docker SDK reads answers without a bound and counts its timeout from one rea
 `_Engine` gives both an end. Imported only when a group asks for it: the SDK is an extra.
 """
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from io import BytesIO
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 from docker import APIClient
@@ -32,11 +32,15 @@ from reconciler.model import Member, Membership
 from reconciler.status.client import printable
 from reconciler.threads import run_beside
 
+_UNIX = "unix://"
 _DEADLINE_SECONDS = 5.0
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 """A node is listed in 2 to 8 kB, most of it about its plugins."""
 _CHUNK_BYTES = 64 * 1024
 _MAX_QUOTED_CHARACTERS = 200
+_NOT_A_LIST = "the answer is not Docker's list of nodes"
+_MISREADINGS = (TypeError, LookupError, RecursionError)
+"""What the SDK trips over in JSON of a shape that it does not expect."""
 _NO_ADDRESSES = ("", "0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104 - nothing is bound
 
 
@@ -51,15 +55,17 @@ class SwarmRegistry:
         return await run_beside(lambda: self._list(membership), "swarm")
 
     def _list(self, membership: Membership) -> tuple[Member, ...]:
-        if urlsplit(self._host).scheme not in ("unix", "tcp"):
+        if not self._host.startswith((_UNIX, "tcp://")):
             raise RegistryError(
                 "RECONCILER_DOCKER_HOST is not an address of Docker; write it as"
                 " unix:///var/run/docker.sock or tcp://host:port"
             )
         try:
+            if self._host.startswith(_UNIX):
+                _try_socket("/" + self._host.removeprefix(_UNIX).lstrip("/"))
             with closing(_Engine(self._host)) as engine:
                 nodes = engine.nodes()
-        except (DockerException, HTTPError, OSError, ValueError) as error:
+        except (DockerException, HTTPError, OSError, ValueError, *_MISREADINGS) as error:
             raise _explain(error) from None
         label, _, value = membership.query.partition("=")
         try:
@@ -71,7 +77,18 @@ class SwarmRegistry:
                 if (node["Spec"].get("Labels") or {}).get(label) == value and _takes_tasks(node)
             )
         except (KeyError, TypeError, AttributeError):
-            raise RegistryError("the answer is not Docker's list of nodes", NONSENSE) from None
+            raise RegistryError(_NOT_A_LIST, NONSENSE) from None
+
+
+def _try_socket(path: str) -> None:
+    """Raise OSError where nobody listens at `path`.
+
+    The SDK would leave its socket to the garbage collector: one more file open with each question
+    for as long as Docker is away.
+    """
+    with socket.socket(socket.AF_UNIX) as attempt:
+        attempt.settimeout(_DEADLINE_SECONDS)
+        attempt.connect(path)
 
 
 def _takes_tasks(node: Any) -> bool:
@@ -94,8 +111,12 @@ class _Engine(APIClient):  # type: ignore[misc]
 
     def __init__(self, host: str) -> None:
         self._end = time.monotonic() + _DEADLINE_SECONDS
-        # Without a version it asks for the engine's, which is right for old and new ones.
-        super().__init__(host, timeout=_DEADLINE_SECONDS)
+        try:
+            # Without a version it asks for the engine's, which is right for old and new ones.
+            super().__init__(host, timeout=_DEADLINE_SECONDS)
+        except BaseException:
+            self.close()
+            raise
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send one request and return its whole answer; overrides requests.Session."""
@@ -142,8 +163,8 @@ def _explain(error: Exception) -> RegistryError:
                 )
             case requests.Timeout() | ReadTimeoutError() | TimeoutError():
                 return RegistryError(f"Docker did not answer within {_DEADLINE_SECONDS:g} s")
-            case requests.JSONDecodeError():
-                return RegistryError("the answer is not Docker's list of nodes", NONSENSE)
+            case requests.JSONDecodeError() | TypeError() | LookupError() | RecursionError():
+                return RegistryError(_NOT_A_LIST, NONSENSE)
     root = causes[-1]
     words = (root.strerror if isinstance(root, OSError) else None) or str(root)
     return RegistryError(
