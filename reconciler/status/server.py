@@ -1,4 +1,4 @@
-"""The status endpoint's server, inside the agent's event loop.
+"""A web server inside a program's own event loop, as the agent has one for its status endpoint.
 
 It shares the loop on purpose: an agent whose loop hangs must not look alive. What a client can
 make it hold is bounded (connections, headers, time to finish), and it never touches the process:
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from reconciler.errors import SettingsError
 from reconciler.status.app import make_app
@@ -23,29 +24,22 @@ _MAX_HEADER_BYTES = 16 * 1024
 _GRACE_SECONDS = 2
 
 
-class StatusServer:
-    """The listening socket and the server on it; the port is taken when the object is made."""
+class WebServer:
+    """A listening socket and the server on it; the port is taken when the object is made."""
 
-    def __init__(
-        self,
-        board: StatusBoard,
-        listen: str,
-        *,
-        token_file: Path | None = None,
-        hooks: HookSettings | None = None,
-    ) -> None:
-        """Listen on `listen` (host:port, 0 for any free port); without `hooks` none are taken.
+    def __init__(self, app: ASGIApp, listen: str, what: str) -> None:
+        """Serve `app` on `listen` (host:port, 0 for any free port); `what` is it for people.
 
         Raises SettingsError when the address cannot be had.
         """
-        self._socket = _listen(listen)
+        self._socket = _listen(listen, what)
         config = uvicorn.Config(
-            make_app(board, token_file, hooks or HookSettings()),
+            app,
             http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="error",  # what a client does wrong is no line of the agent's log
+            log_level="error",  # what a client does wrong is no line of the log
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -77,15 +71,31 @@ class StatusServer:
         self._server.should_exit = True
 
 
+class StatusServer(WebServer):
+    """The server of a node's status endpoint."""
+
+    def __init__(
+        self,
+        board: StatusBoard,
+        listen: str,
+        *,
+        token_file: Path | None = None,
+        hooks: HookSettings | None = None,
+    ) -> None:
+        """Show `board`; without `hooks` none are taken."""
+        app = make_app(board, token_file, hooks or HookSettings())
+        super().__init__(app, listen, "the status endpoint")
+
+
 class _SignallessServer(uvicorn.Server):
-    """uvicorn without its signal handlers: SIGTERM belongs to the agent, which stops us."""
+    """uvicorn without its signal handlers: SIGTERM belongs to the program, which stops us."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def _listen(address: str) -> socket.socket:
+def _listen(address: str, what: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -93,6 +103,5 @@ def _listen(address: str) -> socket.socket:
         return socket.create_server((host, int(port)), family=family, backlog=128)
     except (OSError, OverflowError, ValueError) as error:
         raise SettingsError(
-            f"the status endpoint cannot listen on {address}: {error};"
-            " give --listen another host:port"
+            f"{what} cannot listen on {address}: {error}; give --listen another host:port"
         ) from None
