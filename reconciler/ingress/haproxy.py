@@ -68,6 +68,8 @@ def _rest(frontend: Frontend) -> str:
     return f"""\
 frontend tfs_rest from tfs
     bind {frontend.rest}
+    # Only a request that is here as a whole can be offered to a second node.
+    option http-buffer-request
     http-request set-var(txn.tfs_model) path,field(4,/),field(1,:) if {{ path_beg /v1/models/ }}
     use_backend tfs_rest:%[{_MODEL}] if {{ {_MODEL} -m found }}
     default_backend tfs_rest

@@ -126,7 +126,7 @@ class Keeper:
             return self._clock()
         failures = self._failures if text == self._failed else 0
         return self._tried_at + min(
-            RELOAD_INTERVAL_SECONDS * 2 ** min(failures, 10), _LAST_RETRY_SECONDS
+            RELOAD_INTERVAL_SECONDS * 2.0 ** min(failures, 10), _LAST_RETRY_SECONDS
         )
 
     def _check(self) -> None:
