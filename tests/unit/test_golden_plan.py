@@ -169,6 +169,13 @@ class Node:
                 return self.outcome(model)
         raise AssertionError(f"{model} never came to {reason}: {self.outcome(model)}")
 
+    def run_until_asked(self) -> None:
+        for _ in range(300):
+            self.run(0.1)
+            if self.trying is not None:
+                return
+        raise AssertionError("no golden request was ever asked")
+
     def outcome(self, model: str = "a") -> Outcome:
         assert self.made is not None
         return next(o for o in self.made.outcomes if o.deployment.model == model)
@@ -373,8 +380,7 @@ def test_a_newer_commit_gives_up_the_trial_and_begins_its_own() -> None:
     node = make(golden("a", 2))
     node.run_until(TRYING)
     node.try_looks = 50
-    while node.trying is None:
-        node.run(0.1)
+    node.run_until_asked()
     node.wanted = (golden("a", 3),)
 
     node.run(15)
@@ -390,8 +396,7 @@ def test_a_newer_commit_gives_up_the_trial_and_begins_its_own() -> None:
 def test_a_deployment_that_is_stopped_or_suspended_is_not_tried(change: dict[str, bool]) -> None:
     node = make(golden("a", 2))
     node.try_looks = 50
-    while node.trying is None:
-        node.run(0.1)
+    node.run_until_asked()
     node.wanted = (golden("a", 2, **change),)
 
     node.run(5)
@@ -404,8 +409,7 @@ def test_a_deployment_that_is_stopped_or_suspended_is_not_tried(change: dict[str
 def test_an_agent_that_starts_again_drops_what_it_left_and_tries_anew() -> None:
     node = make(golden("a", 2))
     node.try_looks = 50
-    while node.trying is None:
-        node.run(0.1)
+    node.run_until_asked()
     node.restart_agent()
     node.requests.clear()
     node.try_looks = 2
@@ -419,8 +423,7 @@ def test_an_agent_that_starts_again_drops_what_it_left_and_tries_anew() -> None:
 def test_a_silent_server_does_not_end_a_trial() -> None:
     node = make(golden("a", 2))
     node.try_looks = 10
-    while node.trying is None:
-        node.run(0.1)
+    node.run_until_asked()
     node.is_silent = True
     node.run(2)
     node.is_silent = False
