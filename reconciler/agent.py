@@ -7,7 +7,6 @@ if one of them dies the process ends, and the orchestrator starts a fresh one.
 
 import asyncio
 import logging
-import random
 import secrets
 import time
 from collections.abc import Coroutine, Mapping
@@ -17,16 +16,9 @@ from typing import Any
 
 from reconciler import __version__, memory_file, pause_file
 from reconciler.apply import Hands, PolledFile
-from reconciler.config_repo.desired import ConfigRepo
-from reconciler.config_repo.mirror import Mirror
-from reconciler.config_repo.private_git import MirrorSettings
 from reconciler.errors import ReconcilerError
-from reconciler.follow.trust import Trust
-from reconciler.follow.watch import GitWatch
 from reconciler.herald import Herald
-from reconciler.membership.registry import Registries
-from reconciler.membership.watch import MembershipWatch
-from reconciler.model import Condition, Desired, Local, Phase, Progress, Query, Served, Unavailable
+from reconciler.model import Condition, Local, Phase, Progress, Query, Served, Unavailable
 from reconciler.planning.conditions import GIT_REACHABLE, MODELS_INTACT
 from reconciler.planning.events import (
     Fetched,
@@ -43,18 +35,17 @@ from reconciler.planning.plan import plan
 from reconciler.planning.restart import find_restart_config
 from reconciler.planning.steps import Limits, Plan, World
 from reconciler.planning.trial_names import trial_name
-from reconciler.policy import Policy
 from reconciler.serving.client import SERVER_SILENT, ServingClient
 from reconciler.serving.config_file import parse, read_own, read_text, write_config
 from reconciler.settings import Settings
 from reconciler.sources.registry import Sources
-from reconciler.sources.watch import BucketWatch
 from reconciler.status.board import StatusBoard
 from reconciler.status.journal import Journal
 from reconciler.status.metrics import Metrics
-from reconciler.status.peers import Badge, PeerWatch, describe_namesake
+from reconciler.status.peers import Badge, describe_namesake
 from reconciler.store.collect import clear_leftovers
 from reconciler.store.store import Store
+from reconciler.watches import Watches, sleep_until
 
 _log = logging.getLogger(__name__)
 
@@ -62,8 +53,6 @@ BUSY_TICK_SECONDS = 0.1
 """Between two looks while something loads, unloads or downloads."""
 _HEARTBEAT_TICKS = 10
 _MIN_HEARTBEAT_SECONDS = 60.0
-_JITTER = 0.1
-_MIN_FETCH_GAP_SECONDS = 1.0
 _LOOK_PATIENCE_SECONDS = 0.8
 _SERVER_PATIENCE_SECONDS = 10.0
 """How long a single pass waits for a server that does not answer."""
@@ -76,41 +65,26 @@ class Agent:
         self._settings = settings
         self._clock = time.monotonic
         self._wake = asyncio.Event()
-        self._git_wake = asyncio.Event()
-        self._bucket_wake = asyncio.Event()
-        self._peer_wake = asyncio.Event()
-        self._member_wake = asyncio.Event()
         badge = Badge(settings.node, secrets.token_hex(8))
-        self.peers = PeerWatch(badge, self._clock)
-        self.members = MembershipWatch(
-            Registries(
-                docker_host=settings.docker_host,
-                nomad_address=settings.nomad_address,
-                nomad_token_file=settings.nomad_token_file,
-            ),
-            state_file=settings.state_dir / "members.json",
-            clock=self._clock,
-        )
-        mirror = Mirror(MirrorSettings.of(settings))
-        repo = ConfigRepo(mirror, settings.node, settings.state_dir)
-        self.git = GitWatch(mirror, repo, Trust(mirror, repo, settings))
         sources = Sources()
-        self.buckets = BucketWatch(
+        self.metrics = Metrics(__version__)
+        self.watches = Watches(
+            settings,
             sources,
-            interval_seconds=settings.bucket_interval,
-            recheck_seconds=settings.pin_check_interval,
+            badge,
             clock=self._clock,
+            wake=self._wake.set,
+            note_fetch=self.metrics.note_fetch,
         )
         self._store = Store(settings.models_dir, connections=settings.connections)
         self._config_file = settings.serving_config_file
         self._base = settings.serving_base
         self._client = ServingClient(settings.serving, self._base)
-        self.metrics = Metrics(__version__)
         self.board = StatusBoard(
             Journal(settings.state_dir / "history.jsonl"),
             self.metrics,
             self.sync,
-            wake_git=self._git_wake.set,
+            wake_git=self.watches.wake_git,
             badge=str(badge),
             heartbeat_limit_seconds=max(_MIN_HEARTBEAT_SECONDS, settings.tick * _HEARTBEAT_TICKS),
         )
@@ -145,13 +119,14 @@ class Agent:
         """Look at everything once, plan, carry out what is new, and say so."""
         begun_at = self._clock()
         self._fold_events()
-        desired = self.git.desired
-        self._want_members(desired)
+        git = self.watches.git
+        desired = git.desired
+        self.watches.want_members(desired)
         if desired is None:
-            trouble = self.git.trouble or Unavailable("Starting", "the config repo is being read")
+            trouble = git.trouble or Unavailable("Starting", "the config repo is being read")
             condition = Condition(GIT_REACHABLE, False, trouble.reason, trouble.sentence)
-            if not self.git.source_verified.holds:
-                condition = self.git.source_verified
+            if not git.source_verified.holds:
+                condition = git.source_verified
             await self._herald.wait(condition, self._applied)
             return
         try:
@@ -163,26 +138,25 @@ class Agent:
         self._want_listings(local)
         world = World(
             desired=desired,
-            available=self.buckets.available,
+            available=self.watches.buckets.available,
             local=local,
             served=await self._look(local),
             restart_config=await asyncio.to_thread(read_own, self._config_file, self._base),
-            git_trouble=self.git.trouble,
-            source_verified=self.git.source_verified,
+            git_trouble=git.trouble,
+            source_verified=git.source_verified,
             fetching=self._hands.fetching,
             wall_seconds=time.time(),
             pause=await asyncio.to_thread(pause_file.load, self._settings.state_dir),
-            peers=self.peers.peers,
+            peers=self.watches.peers.peers,
             namesake=self._find_namesake(),
-            members_trouble=self._find_members_trouble(desired),
+            members_trouble=self.watches.find_members_trouble(desired),
         )
         newest = plan(world, self._memory, self._limits, self._clock())
         done = await self._hands.carry_out(newest)
         self.plan, self._memory = newest, newest.memory
         for query, wait_seconds in newest.relist.items():
-            self.buckets.hasten(query, wait_seconds)
-        if self.peers.want(desired, newest.ask_peers):
-            self._peer_wake.set()
+            self.watches.buckets.hasten(query, wait_seconds)
+        self.watches.want_peers(desired, newest.ask_peers)
         if newest.settled and world.git_trouble is None:
             self._applied = desired.commit
         self._remember()
@@ -198,9 +172,10 @@ class Agent:
                 case FetchFailed(model, version, _, reason, sentence):
                     self.metrics.count_download_error(reason)
                     _log.warning("%s %s: %s", model, version, sentence)
-                    for deployment in self.git.desired.deployments if self.git.desired else ():
+                    desired = self.watches.git.desired
+                    for deployment in desired.deployments if desired else ():
                         if deployment.model == model:
-                            self.buckets.hasten_source(deployment.source)
+                            self.watches.buckets.hasten_source(deployment.source)
                 case Tried(model, version, _, count):
                     asked = "1 golden request" if count == 1 else f"{count} golden requests"
                     _log.info("%s %s answered its %s", model, version, asked)
@@ -213,20 +188,19 @@ class Agent:
                     _log.warning("TensorFlow Serving answered a reload: %s: %s", code, message)
 
     def _want_listings(self, local: Local) -> None:
-        desired = self.git.desired
+        desired = self.watches.git.desired
         queries: dict[Query, bool] = {}
         for deployment in desired.deployments if desired else ():
             found = local.versions.get(deployment.model, {})
             known = self._memory.of(deployment.model)
             for query, is_recheck in wanted_queries(
-                deployment, found, known, self.buckets.available
+                deployment, found, known, self.watches.buckets.available
             ).items():
                 queries[query] = is_recheck and queries.get(query, True)
-        if self.buckets.want(queries):
-            self._bucket_wake.set()
+        self.watches.want_listings(queries)
 
     async def _look(self, local: Local) -> Served | Unavailable:
-        desired = self.git.desired
+        desired = self.watches.git.desired
         models = {deployment.model for deployment in desired.deployments} if desired else set()
         models |= local.versions.keys() | self._memory.models.keys()
         # A trial may be left over in the server from an agent that was stopped.
@@ -246,19 +220,11 @@ class Agent:
         except ReconcilerError as error:
             return Unavailable(error.reason, str(error))
 
-    def _want_members(self, desired: Desired | None) -> None:
-        policy = desired.policy if desired else Policy()
-        if self.members.want(self.git.groups, policy.member_timeout_seconds):
-            self._member_wake.set()
-
-    def _find_members_trouble(self, desired: Desired) -> Unavailable | None:
-        own = self.members.troubles.get(desired.group.name) if desired.group else None
-        return self.git.members_trouble or own
-
     def _find_namesake(self) -> Unavailable | None:
-        if self.peers.namesake is None and self.board.has_namesake:
+        found = self.watches.peers.namesake
+        if found is None and self.board.has_namesake:
             return describe_namesake(self._settings.node, "has asked this one for its status")
-        return self.peers.namesake
+        return found
 
     @property
     def fetching(self) -> Mapping[tuple[str, int], Progress]:
@@ -299,23 +265,19 @@ class Agent:
             known = self._memory.of(model)
             if known.good is None:
                 self._memory = self._memory.with_model(model, replace(known, good=ask))
-        await self.git.restore()
+        await self.watches.git.restore()
 
     def sync(self) -> None:
         """Look at git, the buckets and the node now: POST /sync."""
-        self._git_wake.set()
-        self.buckets.hasten_all()
-        self._bucket_wake.set()
+        self.watches.wake_all()
         self._wake.set()
 
     async def run(self, *others: Coroutine[Any, Any, None]) -> None:
         """Run until cancelled, with `others` as root tasks too; raises when one of them dies."""
         await self.start()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow_git(), name="git")
-            group.create_task(self._follow_buckets(), name="buckets")
-            group.create_task(self._follow_peers(), name="peers")
-            group.create_task(self._follow_members(), name="members")
+            for name, task in self.watches.follow().items():
+                group.create_task(task, name=name)
             group.create_task(self._client.watch_connection(), name="connection")
             group.create_task(self._verify_installed(), name="verify")
             group.create_task(self._tick_for_ever(), name="ticks")
@@ -328,19 +290,17 @@ class Agent:
         await self.start()
         connection = asyncio.create_task(self._client.watch_connection())
         try:
-            await self.git.poll()
+            await self.watches.git.poll()
             await self._verify_installed()
             while True:
                 await self.tick()
-                await self.buckets.refresh()
-                await self.peers.refresh()
-                await self.members.refresh()
-                await self.git.set_members(self.members.members, self.members.troubles)
+                await self.watches.refresh()
                 newest, passed_seconds = self.plan, self._clock() - begun_at
                 if passed_seconds > timeout_seconds or newest is None:
                     return False
                 if self._is_done(newest, passed_seconds):
-                    is_newest = self.git.trouble is None and self.git.unverified is None
+                    git = self.watches.git
+                    is_newest = git.trouble is None and git.unverified is None
                     return newest.converged and is_newest
                 await asyncio.sleep(BUSY_TICK_SECONDS)
         finally:
@@ -349,47 +309,12 @@ class Agent:
     def _is_done(self, newest: Plan, passed_seconds: float) -> bool:
         if newest.converged:
             return True
-        if self._hands.busy or newest.in_motion or not self.buckets.answered:
-            return False
-        if not self.peers.answered:
+        if self._hands.busy or newest.in_motion or not self.watches.answered:
             return False
         if any(o.reason == SERVER_UNREACHABLE for o in newest.outcomes):
             return passed_seconds > _SERVER_PATIENCE_SECONDS
         is_settling = newest.relist and any(o.phase is Phase.DEPLOYING for o in newest.outcomes)
         return not is_settling
-
-    async def _follow_git(self) -> None:
-        while True:
-            begun_at = self._clock()
-            if await self.git.poll():
-                self._wake.set()
-            if self.git.fetched_at_seconds is not None:
-                self.metrics.note_fetch(self.git.fetched_at_seconds)
-            interval_seconds = self._settings.git_interval
-            await _sleep_until(self._git_wake, interval_seconds or None)
-            # However many hooks arrive meanwhile, they come to one fetch a second.
-            gap_seconds = min(_MIN_FETCH_GAP_SECONDS, interval_seconds or _MIN_FETCH_GAP_SECONDS)
-            await asyncio.sleep(max(0.0, begun_at + gap_seconds - self._clock()))
-            self._git_wake.clear()
-
-    async def _follow_buckets(self) -> None:
-        while True:
-            if await self.buckets.refresh():
-                self._wake.set()
-            await _sleep_until(self._bucket_wake, max(0.0, self.buckets.next_due_seconds()), 0.0)
-
-    async def _follow_members(self) -> None:
-        while True:
-            await self.members.refresh()
-            if await self.git.set_members(self.members.members, self.members.troubles):
-                self._wake.set()
-            await _sleep_until(self._member_wake, max(0.0, self.members.next_due_seconds()), 0.0)
-
-    async def _follow_peers(self) -> None:
-        while True:
-            if await self.peers.refresh():
-                self._wake.set()
-            await _sleep_until(self._peer_wake, max(0.0, self.peers.next_due_seconds()), 0.0)
 
     async def _verify_installed(self) -> None:
         """Hold what an earlier run installed against its manifests, once, beside the loop."""
@@ -407,25 +332,13 @@ class Agent:
             interval_seconds = self._settings.tick
             if is_moving:
                 interval_seconds = min(BUSY_TICK_SECONDS, interval_seconds)
-            await _sleep_until(self._wake, interval_seconds, 0.0)
+            await sleep_until(self._wake, interval_seconds, 0.0)
 
     async def close(self) -> None:
         """Stop what runs beside the loop."""
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait({self._looking})
-        await self.members.close()
+        await self.watches.close()
         await self._hands.close()
         await self._client.close()
-
-
-async def _sleep_until(wake: asyncio.Event, seconds: float | None, jitter: float = _JITTER) -> None:
-    """Sleep for `seconds` (None: for ever) with jitter, or until `wake` is set; clears it."""
-    if seconds is not None:
-        seconds *= random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - spreads load
-    try:
-        async with asyncio.timeout(seconds):
-            await wake.wait()
-    except TimeoutError:
-        pass
-    wake.clear()

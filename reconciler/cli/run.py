@@ -115,8 +115,8 @@ async def _once(settings: Settings, timeout_seconds: float) -> int:
     for condition in plan.conditions if plan else ():
         if not condition.holds:
             click.echo(f"{condition.name}: {condition.sentence}")
-    if plan is None and not agent.git.source_verified.holds:
-        click.echo(f"SourceVerified: {agent.git.source_verified.sentence}")
-    elif plan is None and agent.git.trouble is not None:
-        click.echo(f"GitReachable: {agent.git.trouble.sentence}")
+    if plan is None and not agent.watches.git.source_verified.holds:
+        click.echo(f"SourceVerified: {agent.watches.git.source_verified.sentence}")
+    elif plan is None and agent.watches.git.trouble is not None:
+        click.echo(f"GitReachable: {agent.watches.git.trouble.sentence}")
     return 0 if converged else 1

@@ -54,9 +54,9 @@ async def test_a_thousand_ticks_write_nothing_ask_nothing_and_say_nothing(
         with caplog.at_level(logging.INFO):
             for number in range(TICKS):
                 if number % 100 == 0:
-                    await agent.git.poll()
-                    agent.buckets.hasten_all()
-                    await agent.buckets.refresh()
+                    await agent.watches.git.poll()
+                    agent.watches.buckets.hasten_all()
+                    await agent.watches.buckets.refresh()
                 await agent.tick()
                 assert agent.plan is not None
                 assert agent.plan.converged
@@ -97,7 +97,7 @@ async def test_a_locked_version_is_listed_once_and_never_again(
         reads = len(proxy.reads)
         for _ in range(50):
             agent.sync()
-            await agent.buckets.refresh()
+            await agent.watches.buckets.refresh()
             await agent.tick()
         await agent.close()
         assert (len(proxy.listings), len(proxy.reads)) == (1, reads)
