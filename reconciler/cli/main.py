@@ -23,6 +23,7 @@ _COMMANDS = {
     "once": ("reconciler.cli.run", "Bring this node to its desired state once, then end."),
     "validate": ("reconciler.cli.validate", "Check a config repo; every mistake with its place."),
     "status": ("reconciler.cli.status", "Show what a node says of itself."),
+    "fleet": ("reconciler.cli.fleet", "Show what all nodes serve, what is wrong first."),
     "plan": ("reconciler.cli.plan", "Show what a change of the config repo would do."),
     "comment": ("reconciler.cli.comment", "Put a plan into a pull request as a comment."),
     "lock": ("reconciler.cli.lock", "Write down which bytes each deployment stands for."),

@@ -1,0 +1,266 @@
+"""`reconciler fleet`: all nodes at a glance, as a table, as a page, and told to sync.
+
+Which nodes there are comes from the groups of a clone, or from addresses; or a node that can be
+reached is asked for its own view, where the others cannot be reached from here.
+
+Exit codes of `status`, for scripts: 0 when nothing is wrong and nothing under way, 1 when not, 2
+when no node could be asked.
+"""
+
+import asyncio
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from reconciler.errors import ReconcilerError, SettingsError
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+SETTLED = 0
+NOT_SETTLED = 1
+NOBODY = 2
+
+_WORST_ROWS = 40
+_WATCH_SECONDS = 2.0
+_URL_DEADLINE_SECONDS = 10.0
+_Look = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
+
+
+@click.group()
+def fleet() -> None:
+    """See what all nodes serve, what is wrong first, and have them sync."""
+
+
+def _nodes_options(command: CommandT) -> CommandT:
+    """Give `command` the options that say which nodes there are."""
+    folder = click.option(
+        "-C",
+        "folder",
+        metavar="DIR",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Folder of the config repo in a clone: the nodes are those of its current commit."
+        "  [default: the current folder]",
+    )
+    addresses = click.option(
+        "--node",
+        "addresses",
+        metavar="HOST:PORT",
+        multiple=True,
+        help="Status endpoint of a node, instead of a clone; may be repeated.",
+    )
+    return folder(addresses(command))
+
+
+@fleet.command("status")
+@_nodes_options
+@click.option("--url", metavar="URL", help="Ask this node, or `fleet serve`, for its view.")
+@click.option("--watch", is_flag=True, help="Look again every 2 seconds, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print the view as JSON.")
+@click.option("--all", "show_all", is_flag=True, help="Show every row, not the worst 40 alone.")
+def status(
+    folder: Path | None,
+    addresses: tuple[str, ...],
+    url: str | None,
+    watch: bool,
+    as_json: bool,
+    show_all: bool,
+) -> None:
+    """Show the whole fleet, what is wrong first.
+
+    Exit code 0: nothing is wrong and nothing under way. 1: not so. 2: no node could be asked.
+    """
+    if url is not None and (folder is not None or addresses):
+        raise click.UsageError("--url already says whom to ask; leave out -C and --node")
+    if watch and as_json:
+        raise click.UsageError("--watch redraws a table; it cannot go with --json")
+    look = _look_at_view(url) if url is not None else _look_at_nodes(folder, addresses)
+    try:
+        view = asyncio.run(_watch(look, show_all) if watch else look())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return
+    except ReconcilerError as error:
+        _end_blind(str(error))
+    _show(view, as_json=as_json, show_all=show_all)
+    sys.exit(_exit_code(view))
+
+
+def _exit_code(view: dict[str, Any]) -> int:
+    if view["state"] == "blind":
+        return NOBODY
+    phases = view["counts"]["deployments"]
+    is_moving = phases["Deploying"] or phases["Stopping"]
+    return NOT_SETTLED if view["state"] != "well" or is_moving else SETTLED
+
+
+def _show(view: dict[str, Any], *, as_json: bool, show_all: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(view, indent=2))
+        return
+    from rich.console import Console
+
+    from reconciler.cli.fleet_table import make_table
+
+    Console().print(make_table(view, None if show_all else _WORST_ROWS))
+
+
+async def _watch(look: _Look, show_all: bool) -> dict[str, Any]:
+    """Redraw the table until Ctrl-C ends the program."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from reconciler.cli.fleet_table import make_table
+
+    console = Console()
+    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+        while True:
+            begun_at = time.monotonic()
+            try:
+                view = await look()
+                rows = None if show_all else max(5, console.height // 3)
+                live.update(make_table(view, rows), refresh=True)
+            except ReconcilerError as error:
+                live.update(f"{error}; asked again", refresh=True)
+            passed_seconds = time.monotonic() - begun_at
+            await asyncio.sleep(max(0.2, _WATCH_SECONDS - passed_seconds))
+
+
+def _look_at_nodes(folder: Path | None, addresses: tuple[str, ...]) -> _Look:
+    """Return how the nodes are looked at, one after the other time."""
+    from reconciler.fleet.desk import FleetDesk
+    from reconciler.fleet.view import render
+
+    nodes = _find_nodes(folder, addresses)
+    desk = FleetDesk(nodes.read, socket.gethostname(), has_git=nodes.has_git, always=True)
+
+    async def look() -> dict[str, Any]:
+        await desk.ask()
+        view: dict[str, Any] = json.loads(render(desk.view()))
+        return view
+
+    return look
+
+
+def _look_at_view(url: str) -> _Look:
+    from reconciler.cli.fleet_table import read_view
+    from reconciler.status.client import fetch_fleet
+    from reconciler.threads import run_beside
+
+    async def look() -> dict[str, Any]:
+        body = await run_beside(lambda: fetch_fleet(url, _URL_DEADLINE_SECONDS), "fleet view")
+        return read_view(body)
+
+    return look
+
+
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    """Which nodes there are."""
+
+    read: Callable[[], Any]
+    """Returns an Expected."""
+    has_git: bool
+
+
+def _find_nodes(folder: Path | None, addresses: tuple[str, ...]) -> _Nodes:
+    """Return where the nodes are known from, once it was seen that there are any."""
+    if folder is not None and addresses:
+        raise click.UsageError("give the nodes by -C or by --node, not by both")
+    if addresses:
+        from reconciler.fleet.expected import Expected
+        from reconciler.fleet.poll import Target
+
+        given = Expected(tuple(map(Target, dict.fromkeys(addresses))), (), {})
+        return _Nodes(lambda: given, has_git=False)
+    from reconciler.config_repo.checkout import Checkout
+    from reconciler.fleet.expected import CheckoutReader
+
+    try:
+        reader = CheckoutReader(Checkout(folder or Path()))
+        expected = reader.read()
+    except ReconcilerError as error:
+        _end_blind(f"{error}; or name nodes by --node HOST:PORT")
+    for group in expected.unlisted_groups:
+        click.echo(
+            f"reconciler fleet: the nodes of group {group} are left out: only a registry knows"
+            " them; name them by --node, or ask one of them by `status --url`",
+            err=True,
+        )
+    if not any(target.address for target in expected.targets):
+        _end_blind(
+            "no node in groups/*.yaml has an address, so none can be asked; write `- {name:"
+            ' search-1, address: "search-1:8080"}`, or name nodes by --node HOST:PORT'
+        )
+    return _Nodes(reader.read, has_git=True)
+
+
+def _end_blind(sentence: str) -> Any:
+    click.echo(f"reconciler fleet: {sentence}", err=True)
+    sys.exit(NOBODY)
+
+
+@fleet.command("sync")
+@_nodes_options
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File with the bearer token of the nodes' POST /sync.",
+)
+def sync(folder: Path | None, addresses: tuple[str, ...], token_file: Path) -> None:
+    """Have every node look at git and the buckets now.
+
+    Exit code 0: all took it. 1: some did not. 2: none did.
+    """
+    from reconciler.fleet.sync import sync_all
+    from reconciler.status.secret import read_secret
+
+    token = read_secret(token_file)
+    if not token:
+        raise SettingsError(f"{token_file} is missing, unreadable or empty; it must hold the token")
+    targets = _find_nodes(folder, addresses).read().targets
+    answers = asyncio.run(sync_all(targets, token.decode("utf-8", "replace")))
+    refusals = {target: why for target, why in answers.items() if why is not None}
+    for target, why in refusals.items():
+        click.echo(f"{target.name or target.address}: {why}", err=True)
+    click.echo(f"{len(answers) - len(refusals)} of {len(answers)} nodes look at git now")
+    if refusals:
+        sys.exit(NOBODY if len(refusals) == len(answers) else NOT_SETTLED)
+
+
+@fleet.command("serve")
+@_nodes_options
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:8090",
+    show_default=True,
+    help="Where the page is served.",
+)
+def serve(folder: Path | None, addresses: tuple[str, ...], listen: str) -> None:
+    """Serve the fleet's page, beside no node: /fleet, and /fleet.json for machines.
+
+    Of a clone the commit that is checked out counts; it is for others to keep it up to date.
+    """
+    from reconciler.cli.options import start_logging
+    from reconciler.fleet.desk import FleetDesk
+    from reconciler.fleet.server import FleetServer
+
+    start_logging("text")
+    nodes = _find_nodes(folder, addresses)
+    desk = FleetDesk(nodes.read, socket.gethostname(), has_git=nodes.has_git, always=True)
+
+    async def run() -> None:
+        server = FleetServer(desk, listen)
+        host = listen.rpartition(":")[0]
+        click.echo(f"the fleet's page is at http://{host}:{server.port}/fleet", err=True)
+        await server.run()
+
+    asyncio.run(run())
