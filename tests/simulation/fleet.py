@@ -30,7 +30,7 @@ from tests.simulation.events import (
     Stall,
     Start,
 )
-from tests.simulation.invariants import Watch
+from tests.simulation.invariants import Promise, Watch
 from tests.simulation.node import LISTING_SECONDS, Node, Traits, Troubles
 from tests.simulation.repo import PORT, Repo
 from tests.simulation.server import PacedServer
@@ -171,7 +171,9 @@ class Simulation:
         while self.now < max(last, self.changed_at) + QUIET_SECONDS:
             self._run_until(self.now + IDLE_TICK_SECONDS)
             if self.now > last + MAX_SETTLE_SECONDS:
-                self.watch.fail(f"is not at rest {MAX_SETTLE_SECONDS:g} s after the last event")
+                self.watch.fail(
+                    Promise.REST, f"no rest {MAX_SETTLE_SECONDS:g} s after the last event"
+                )
         self.result.settle_seconds = max(self.result.settle_seconds, self.changed_at - last)
         for _ in range(2):
             self._run_until(self.now + IDLE_TICK_SECONDS)

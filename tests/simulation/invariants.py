@@ -8,7 +8,8 @@ few seconds ago may still be counted on by others.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from typing import TYPE_CHECKING, NoReturn
 
 from reconciler.model import Deployment, Desired, Outcome, Phase
 from reconciler.planning.peers import ask_of
@@ -24,10 +25,25 @@ if TYPE_CHECKING:
 STALE_SECONDS = 20.0
 """For how long another node may count on one that has just been lost: its answers are seconds
 old, and a drain that has begun ends."""
+_ROUNDING_SECONDS = 1e-6
+
+
+class Promise(StrEnum):
+    """What the system promises of a fleet."""
+
+    FLOOR = "replica floor"
+    QUOTA = "quota"
+    WAVES = "waves"
+    REST = "no flapping"
+    CONVERGENCE = "convergence"
 
 
 class BrokenError(AssertionError):
     """An invariant does not hold."""
+
+    def __init__(self, promise: Promise, sentence: str) -> None:
+        super().__init__(f"{promise}: {sentence}")
+        self.promise = promise
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +67,8 @@ class _Truth:
     """(model, version, ask) that the node has begun to bring up."""
     served: set[tuple[str, int]] = field(default_factory=set)
     """(model, version) that have answered here at any time."""
+    groups: dict[str, str] = field(default_factory=dict)
+    """Model -> the group for which the node was last asked to hold it."""
     disturbed_at: float = -1e9
 
 
@@ -61,9 +79,9 @@ class Watch:
         self._simulation = simulation
         self._truths = {name: _Truth() for name in simulation.seats}
 
-    def fail(self, sentence: str) -> None:
-        """Say what is wrong."""
-        raise BrokenError(f"at {self._simulation.now:.1f} s: {sentence}")
+    def fail(self, promise: Promise, sentence: str) -> NoReturn:
+        """Say which promise is broken, and how."""
+        raise BrokenError(promise, f"at {self._simulation.now:.1f} s, {sentence}")
 
     def disturb(self, name: str) -> None:
         """Note that a node is struck by something that is not its doing."""
@@ -90,6 +108,8 @@ class Watch:
         for new in answering - truth.since.keys():
             truth.since[new] = self._simulation.now
         truth.served |= answering
+        if node.desired is not None:
+            truth.groups |= {item.model: item.group for item in node.desired.deployments}
 
     # --- replica floor --------------------------------------------------------------------
 
@@ -111,17 +131,22 @@ class Watch:
     def _check_floor(self, node: Node, model: str, decision: _Decision | None) -> None:
         simulation = self._simulation
         if decision is None:
-            self.fail(f"{node.name} lost {model} without having decided so")
-            return
+            self.fail(Promise.FLOOR, f"{node.name} lost {model} without having decided so")
         members = simulation.seats[node.name].tracker.members
         head = simulation.repo.head
+        deployment = simulation.repo.find(decision.commit, model)
+        if deployment is None or deployment.group != self._truths[node.name].groups[model]:
+            return  # it left the group, which is a removal
         holders = [
             simulation.repo.holders(commit, model, members)
             for commit in range(decision.commit, head + 1)
         ]
         if not all(holders) or node.name in holders[-1] + holders[0]:
             if all(holders) and node.name in holders[0]:
-                self.fail(f"{node.name} holds {model} by commit {decision.commit} and gave it up")
+                self.fail(
+                    Promise.FLOOR,
+                    f"{node.name} holds {model} by commit {decision.commit} and gave it up",
+                )
             return
         if not simulation.setup.with_addresses and decision.is_late:
             return
@@ -136,9 +161,10 @@ class Watch:
         ]
         if len(others) < wanted:
             self.fail(
+                Promise.FLOOR,
                 f"{node.name} gave {model} up (decided at {decision.at:.1f} s by commit"
                 f" {decision.commit}) and {len(others)} of {wanted} others serve it:"
-                f" {', '.join(other.name for other in others)}; holders were {holders[0]}"
+                f" {', '.join(other.name for other in others)}; holders were {holders[0]}",
             )
 
     # --- quota ----------------------------------------------------------------------------
@@ -156,7 +182,10 @@ class Watch:
             ("models", "bytes"), before, after, limits, strict=True
         ):
             if limit is not None and becomes > limit and becomes > was:
-                self.fail(f"{node.name} fetches {keys}: {becomes} {what} after {was}, of {limit}")
+                self.fail(
+                    Promise.QUOTA,
+                    f"{node.name} fetches {keys}: {becomes} {what} after {was}, of {limit}",
+                )
 
     def _use(self, node: Node, made: Plan, but: frozenset[tuple[str, int]]) -> tuple[int, int]:
         """Return how many models and bytes of what is wanted are here, or on their way."""
@@ -177,12 +206,11 @@ class Watch:
     def _check_waves(self, node: Node, made: Plan, truth: _Truth) -> None:
         for outcome in made.outcomes:
             deployment, version = outcome.deployment, outcome.wanted
-            if version is None or not deployment.rollout.waves:
-                continue
-            if not self._begins(deployment.model, version, made):
+            if version is None or not self._begins(deployment.model, version, made):
                 continue
             key = (deployment.model, version, ask_of(deployment))
-            if key not in truth.begun and (deployment.model, version) not in truth.served:
+            is_way_back = (deployment.model, version) in truth.served
+            if deployment.rollout.waves and key not in truth.begun and not is_way_back:
                 self._check_turn(node, deployment, version)
             truth.begun.add(key)
 
@@ -208,10 +236,11 @@ class Watch:
             if truth is None or now - truth.disturbed_at < STALE_SECONDS:
                 continue
             since = truth.since.get((deployment.model, version))
-            if since is None or now - since < pause_seconds:
+            if since is None or now - since < pause_seconds - _ROUNDING_SECONDS:
                 self.fail(
+                    Promise.WAVES,
                     f"{node.name} begins with {deployment.model} {version} before {name} has"
-                    f" served it for {pause_seconds:g} s (since {since})"
+                    f" served it for {pause_seconds:g} s (since {since})",
                 )
 
     # --- the end --------------------------------------------------------------------------
@@ -219,7 +248,7 @@ class Watch:
     def check_rest(self, node: Node, made: Plan) -> None:
         """Hold a node against this: after a long quiet time nothing is done any more."""
         if made.steps and not self._simulation.is_failing(node):
-            self.fail(f"{node.name} goes on doing things at rest: {made.steps}")
+            self.fail(Promise.REST, f"{node.name} goes on doing things at rest: {made.steps}")
 
     def check_end(self) -> None:
         """Hold every node that is on against the newest commit."""
@@ -227,13 +256,13 @@ class Watch:
             desired = self._simulation.read(self._simulation.repo.head, name)
             made = node.made
             if made is None or node.desired is None or node.desired.commit != desired.commit:
-                self.fail(f"{name} has not seen the newest commit")
-                return
+                self.fail(Promise.CONVERGENCE, f"{name} has not seen the newest commit")
             for outcome in made.outcomes:
                 if mistake := self._find_mistake(node, desired, outcome):
                     self.fail(
+                        Promise.CONVERGENCE,
                         f"{name}: {outcome.deployment.model} {outcome.phase} {outcome.reason}"
-                        f" ({outcome.sentence}), but {mistake}"
+                        f" ({outcome.sentence}), but {mistake}",
                     )
             self._check_extras(node, desired, made)
 
@@ -316,4 +345,7 @@ class Watch:
                 continue  # the last copy stays
             if deployment is not None and not holders and not deployment.stop:
                 continue  # nobody is left to take it
-            self.fail(f"{node.name} still serves {model} {serving}, which is others' to serve")
+            self.fail(
+                Promise.CONVERGENCE,
+                f"{node.name} still serves {model} {serving}, which is others' to serve",
+            )

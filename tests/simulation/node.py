@@ -107,6 +107,8 @@ class Node:
     listed_at: dict[Query, tuple[float, int]] = field(default_factory=dict)
     connection: int = 1
     _outstanding: Request | None = None
+    _is_taken: bool = False
+    """Whether the server has begun with the outstanding reload."""
     _events: list[Event] = field(default_factory=list)
 
     # --- the tick -------------------------------------------------------------------------
@@ -167,9 +169,14 @@ class Node:
         return bool(self.server.serving.get(model))
 
     def _take_answer(self) -> None:
-        if self._outstanding is not None and not self.server.is_blocked:
-            self._events.append(Reloaded(self._outstanding))
-            self._outstanding = None
+        request = self._outstanding
+        if request is None or self.server.is_blocked:
+            return
+        if not self._is_taken:  # it waited for one that an agent before this one had sent
+            self._take(request)
+            return
+        self._events.append(Reloaded(request))
+        self._outstanding = None
 
     def _end_downloads(self, bucket: Bucket, now: float) -> None:
         for (model, version), item in list(self.downloads.items()):
@@ -227,13 +234,18 @@ class Node:
 
     def _send(self, request: Request) -> None:
         self._events.append(ReloadStarted())
+        self._outstanding, self._is_taken = request, False
+        self._take_answer()
+
+    def _take(self, request: Request) -> None:
         try:
             self.server.reload(request.config)
         except RefusedError as error:
             message = f"Request to assign label to version 1 of model {error}, which is not"
             self._events.append(ReloadFailed(request, "FAILED_PRECONDITION", message))
+            self._outstanding = None
             return
-        self._outstanding = request
+        self._is_taken = True
         self._take_answer()
 
     # --- what goes wrong ------------------------------------------------------------------

@@ -36,7 +36,7 @@ from tests.simulation.events import (
     Unlist,
 )
 from tests.simulation.fleet import Model, Result, Schedule, Setup, Simulation
-from tests.simulation.invariants import BrokenError
+from tests.simulation.invariants import BrokenError, Promise
 from tests.simulation.node import Traits
 
 HANDOVER_TIMEOUT_SECONDS = 60.0
@@ -75,13 +75,13 @@ def shrink(schedule: Schedule, fails: Callable[[Schedule], bool]) -> Schedule:
     return schedule
 
 
-def is_broken(schedule: Schedule) -> bool:
-    """Whether an invariant does not hold in a schedule."""
+def find_broken(schedule: Schedule) -> Promise | None:
+    """Return the promise that a schedule breaks, None where all are kept."""
     try:
         run(schedule)
-    except BrokenError:
-        return True
-    return False
+    except BrokenError as error:
+        return error.promise
+    return None
 
 
 class _Dice:
@@ -97,6 +97,7 @@ class _Dice:
         self._models = [f"m{number}" for number in range(self._random.randint(2, 6))]
         self._by_registry = self._chance(0.2)
         self._groups = ("g", "h") if not self._by_registry and self._chance(0.2) else ("g",)
+        self._home = {name: self._random.choice(self._groups) for name in self._machines}
 
     def throw(self) -> Schedule:
         events: list[tuple[float, Event]] = []
@@ -127,7 +128,7 @@ class _Dice:
     def _members(self) -> list[Edit]:
         if self._by_registry:
             return []
-        return [SetWeight(name, self._random.choice(self._groups), 1.0) for name in self._listed]
+        return [SetWeight(name, self._home[name], 1.0) for name in self._listed]
 
     def _traits(self) -> Traits:
         return Traits(
@@ -204,13 +205,16 @@ class _Dice:
         ]
         if not self._by_registry:
             draws += [
-                (8, lambda: SetWeight(node, group, self._random.choice([0.0, 0.5, 1.0, 1.0, 3.0]))),
+                (8, lambda: SetWeight(node, self._home[node], self._weight())),
                 (4, lambda: Unlist(node)),
             ]
         (chosen,) = self._random.choices(
             [draw for _, draw in draws], [weight for weight, _ in draws]
         )
         return chosen()
+
+    def _weight(self) -> float:
+        return self._random.choice([0.0, 0.5, 1.0, 1.0, 3.0])
 
     def _quota(self) -> Quota:
         return self._random.choice(

@@ -44,6 +44,8 @@ class PacedServer(ServerSim):
         """Take a config."""
         self.quiet_steps = 0
         super().reload(config)
+        # A name that comes back before it was let go answers already: nobody waits for it.
+        self.waiting -= {model for model, versions in self.serving.items() if versions}
 
     def start(self, config: ServerConfig, now: float) -> None:
         """Begin again from a config file."""
