@@ -149,6 +149,16 @@ class Simulation:
         """The nodes that are on."""
         return {name: seat.node for name, seat in self.seats.items() if seat.is_on}
 
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Who is in the group `g` by what a registry told the first node that is on; else empty."""
+        trackers = [seat.tracker for seat in self.seats.values() if seat.is_on]
+        return trackers[0].members if self.setup.by_registry and trackers else ()
+
+    def holders(self, commit: int, model: str) -> tuple[str, ...]:
+        """Return the nodes that are to serve a model by a commit."""
+        return self.repo.holders(commit, model, self.members)
+
     def read(self, commit: int, node: str) -> Desired:
         """Return what a commit asks of a node, as the node sees its group."""
         members = self.seats[node].tracker.members if self.setup.by_registry else ()

@@ -18,6 +18,7 @@ from reconciler.planning.room import DISK_FULL, GROUP_QUOTA_EXCEEDED
 from reconciler.planning.steps import Configure, Fetch, Plan
 from reconciler.planning.waves import ROLLOUT_HALTED, WAITS_FOR_WAVE, find_turn
 from tests.simulation.node import Node
+from tests.simulation.roll_up import find_view_mistakes
 
 if TYPE_CHECKING:
     from tests.simulation.fleet import Simulation
@@ -36,6 +37,7 @@ class Promise(StrEnum):
     WAVES = "waves"
     REST = "no flapping"
     CONVERGENCE = "convergence"
+    ROLL_UP = "roll-up"
 
 
 class BrokenError(AssertionError):
@@ -265,6 +267,9 @@ class Watch:
                         f" ({outcome.sentence}), but {mistake}",
                     )
             self._check_extras(node, desired, made)
+        if self._simulation.setup.with_addresses and self._simulation.repo.head:
+            for mistake in find_view_mistakes(self._simulation):
+                self.fail(Promise.ROLL_UP, mistake)
 
     def _find_mistake(self, node: Node, desired: Desired, outcome: Outcome) -> str | None:
         """Return what an outcome should be instead, None where it is right."""

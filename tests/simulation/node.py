@@ -13,6 +13,7 @@ from pathlib import Path
 from reconciler import memory_file
 from reconciler.model import (
     Available,
+    Commit,
     Desired,
     Listing,
     Local,
@@ -55,7 +56,7 @@ from tests.unit.serversim import RefusedError
 LIMITS = Limits(settle_seconds=3.0, poll_seconds=1.0)
 LISTING_SECONDS = 10.0
 """Between two listings of one source."""
-_WALL_SECONDS = 1_700_000_000.0
+WALL_SECONDS = 1_700_000_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class Node:
     """The newest plan: what the node says of itself follows from it."""
     desired: Desired | None = None
     made_at: float = 0.0
+    applied: Commit | None = None
     peers: dict[str, Peer | Unavailable] = field(default_factory=dict)
     downloads: dict[tuple[str, int], _Download] = field(default_factory=dict)
     listings: dict[Query, Listing] = field(default_factory=dict)
@@ -142,7 +144,7 @@ class Node:
             fetching={
                 key: Progress(0, item.snapshot.size_bytes) for key, item in self.downloads.items()
             },
-            wall_seconds=_WALL_SECONDS + now + self.traits.skew_seconds,
+            wall_seconds=WALL_SECONDS + now + self.traits.skew_seconds,
             peers=self.peers,
         )
         self.made, self.made_at, self.desired = (
@@ -151,6 +153,8 @@ class Node:
             desired,
         )
         self.memory = self.made.memory
+        if self.made.settled and troubles.git is None:
+            self.applied = desired.commit
         self._carry_out(self.made, now)
         return self.made
 
