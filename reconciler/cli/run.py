@@ -65,19 +65,24 @@ def _terminal_handler(settings: Settings) -> logging.Handler | None:
 
 async def _run(settings: Settings) -> int:
     from reconciler.agent import Agent
+    from reconciler.fleet.app import fleet_routes
+    from reconciler.fleet.desk import FleetDesk
+    from reconciler.fleet.expected import FollowedReader
     from reconciler.status.hooks import HookSettings
     from reconciler.status.server import StatusServer
 
     agent = Agent(settings)
+    desk = FleetDesk(FollowedReader(lambda: agent.watches.git.fleet).read, settings.node)
     server = StatusServer(
         agent.board,
         settings.listen,
         token_file=settings.sync_token_file,
         hooks=HookSettings(settings.webhook_secret_file, settings.branch),
+        others=fleet_routes(desk),
     )
     host = settings.listen.rpartition(":")[0]
     _log.info("node %s: status at http://%s:%d/", settings.node, host, server.port)
-    others = [server.serve()]
+    others = [server.serve(), desk.run()]
     if sys.stderr.isatty() and settings.log_format == "text":
         from reconciler.cli.progress import show_progress
 

@@ -36,6 +36,8 @@ class ConfigRepo:
         self._node = node
         self._last_good = LastGood(state_dir / "last_good.json", mirror.origin)
         self._fleet: Fleet | None = None
+        self.placed: Fleet | None = None
+        """The fleet of the commit in force, with the members that registries have told."""
         self._latest: Desired | None = None
         self._members: Members = {}
         self._troubles: Mapping[str, Unavailable] = {}
@@ -69,7 +71,7 @@ class ConfigRepo:
         check_members(placed, self._node, self._troubles)
         desired = choose_desired(placed, commit, self._node)
         self._last_good.save(fleet.good)
-        self._latest = desired
+        self._latest, self.placed = desired, placed
         return desired
 
     def read_policy(self, commit: Commit) -> Policy | None:

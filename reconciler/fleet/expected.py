@@ -1,11 +1,12 @@
 """What the config repo expects of the fleet: which nodes there are, and what each is to serve."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reconciler.config_repo.assemble import Fleet
 from reconciler.config_repo.checkout import Checkout
 from reconciler.config_repo.fleets import FleetReader
+from reconciler.errors import ConfigError
 from reconciler.fleet.poll import Target
 from reconciler.planning.placement import find_holders
 
@@ -95,6 +96,24 @@ class CheckoutReader:
     def _log(self, commit_id: str) -> Sequence[str]:
         limit = f"--max-count={_MAX_COMMITS}"
         return self._checkout.git("rev-list", "--first-parent", limit, commit_id).split()
+
+
+class FollowedReader:
+    """What an agent's commit expects, which is worked out when it is another one."""
+
+    def __init__(self, read_fleet: Callable[[], Fleet | None]) -> None:
+        """Take the fleet that `read_fleet` returns, None before there is one."""
+        self._read_fleet = read_fleet
+        self._latest: tuple[Fleet, Expected] | None = None
+
+    def read(self) -> Expected:
+        """Return what is expected now; raises ConfigError before a commit was read."""
+        fleet = self._read_fleet()
+        if fleet is None:
+            raise ConfigError("this node has not read a commit of the config repo yet")
+        if self._latest is None or self._latest[0] is not fleet:
+            self._latest = (fleet, expect(fleet, {}))
+        return self._latest[1]
 
 
 def _find_positions(commit_ids: Sequence[str]) -> dict[str, int]:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Mapping
 
+from reconciler.config_repo.assemble import Fleet
 from reconciler.config_repo.desired import ConfigRepo, Members
 from reconciler.config_repo.mirror import Mirror
 from reconciler.errors import ReconcilerError
@@ -57,6 +58,11 @@ class GitWatch:
     def groups(self) -> tuple[Group, ...]:
         """All groups of the commit in force, as git describes them."""
         return self._repo.groups
+
+    @property
+    def fleet(self) -> Fleet | None:
+        """What is in force for all nodes, None before the first commit was read."""
+        return self._repo.placed
 
     async def set_members(self, members: Members, troubles: Mapping[str, Unavailable]) -> bool:
         """Take up who is in the groups that registries know; return whether that changes anything.

@@ -16,13 +16,14 @@ JSON object `{"error": sentence}`. No request body is read but that of a webhook
 
 import hmac
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from reconciler.status import metrics
@@ -46,8 +47,13 @@ _DEFAULT_LIMIT = 50
 _PAGE_FOLDER = Path(__file__).parent / "page"
 
 
-def make_app(board: StatusBoard, token_file: Path | None, hooks: HookSettings) -> ASGIApp:
-    """Return the ASGI application that shows `board`."""
+def make_app(
+    board: StatusBoard,
+    token_file: Path | None,
+    hooks: HookSettings,
+    others: Sequence[BaseRoute] = (),
+) -> ASGIApp:
+    """Return the ASGI application that shows `board`, and answers on `others` as well."""
     endpoints = _Endpoints(board, token_file, HookTaker(board.wake_git, hooks))
     app = Starlette(
         routes=[
@@ -60,8 +66,9 @@ def make_app(board: StatusBoard, token_file: Path | None, hooks: HookSettings) -
             Route("/metrics", endpoints.metrics),
             Route("/sync", endpoints.sync, methods=["POST"]),
             Route("/hooks/git", endpoints.hook, methods=["POST"]),
+            *others,
         ],
-        exception_handlers=error_handlers("/, /status, /history, /metrics"),
+        exception_handlers=error_handlers("/, /status, /fleet, /history, /metrics"),
     )
     return SecurityHeaders(app)
 

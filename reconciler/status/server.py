@@ -8,10 +8,11 @@ no signal handlers, no log configuration, no worker.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from reconciler.errors import SettingsError
@@ -81,9 +82,10 @@ class StatusServer(WebServer):
         *,
         token_file: Path | None = None,
         hooks: HookSettings | None = None,
+        others: Sequence[BaseRoute] = (),
     ) -> None:
-        """Show `board`; without `hooks` none are taken."""
-        app = make_app(board, token_file, hooks or HookSettings())
+        """Show `board` and answer on `others` as well; without `hooks` none are taken."""
+        app = make_app(board, token_file, hooks or HookSettings(), others)
         super().__init__(app, listen, "the status endpoint")
 
 

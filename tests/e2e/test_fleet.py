@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -119,6 +120,61 @@ def test_replicas_move_between_nodes_and_are_never_fewer(fleet: Fleet) -> None:
         first.commit(deployment("ranker", 1, replicas=4), subject="Serve ranker on four nodes")
         wait_placed(fleet, "ranker", place(fleet, "ranker", 4))
     assert all(before <= look for look in looks)
+
+
+def test_a_node_dies_and_its_models_move_once_git_says_so(
+    fleet: Fleet, make_stage: Callable[..., Stage]
+) -> None:
+    first = fleet["n1"]
+    first.publish("ranker", 1)
+    first.commit(FLEET, group(fleet), deployment("ranker", 1, replicas=2))
+    start(fleet)
+    before = place(fleet, "ranker", 2)
+    wait_placed(fleet, "ranker", before)
+
+    dead = min(before - {"n1"})
+    fleet[dead].close()
+    alive = {name: stage for name, stage in fleet.items() if name != dead}
+    report = look_at(first)
+    assert report["nodes"][dead]["state"] == "dead"
+    assert "did not answer" in report["nodes"][dead]["sentence"] or (
+        "cannot be asked" in report["nodes"][dead]["sentence"]
+    )
+    assert {name for name, node in report["nodes"].items() if node["state"] == "well"} == set(alive)
+
+    # Every node can show that.
+    def see_dead(stage: Stage) -> bool:
+        response = stage.ask("/fleet.json")
+        states = {n["name"]: n["state"] for n in response.json()["nodes"]} if response else {}
+        return states == {name: "dead" if name == dead else "well" for name in fleet}
+
+    for stage in alive.values():
+        wait_until(lambda stage=stage: see_dead(stage), "the node to show it")  # type: ignore[misc]
+        page = stage.ask("/fleet")
+        assert page is not None
+        assert "text/html" in page.headers["content-type"]
+
+    # A new machine takes its place in git, under its own name.
+    joined = make_stage(node="n6", beside=first)
+    alive["n6"] = joined
+    joined.start_agent()
+    joined.start_server()
+    first.commit(group(alive), subject=f"Replace {dead} by n6")
+    wait_placed(alive, "ranker", place(alive, "ranker", 2))
+    assert len(place(alive, "ranker", 2) - before) <= 2
+
+
+def look_at(stage: Stage) -> dict[str, Any]:
+    """Return what `reconciler fleet status` says, its nodes by name."""
+    report: dict[str, Any] = {}
+
+    def check() -> bool:
+        report.update(json.loads(stage.run_command("fleet", "status", "--json", codes=(0, 1))))
+        report["nodes"] = {node["name"]: node for node in report["nodes"]}
+        return all(node["state"] in ("well", "dead") for node in report["nodes"].values())
+
+    wait_until(check, lambda: f"a fleet that is well or dead ({report})")
+    return report
 
 
 def test_a_bad_version_halts_after_its_first_node_and_a_good_one_goes_all_the_way(
