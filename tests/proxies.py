@@ -105,11 +105,12 @@ class Proxy:
             )
         wait_for(self._is_up, f"{self.kind} listening")
 
-    def count_workers(self) -> int:
-        """Return how many processes the proxy has beside the one that was started."""
+    @property
+    def workers(self) -> set[str]:
+        """The ids of the processes that the one that was started has started."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return len(children.read_text().split())
+        return set(children.read_text().split())
 
     def stop(self) -> None:
         """Stop it and what it started."""

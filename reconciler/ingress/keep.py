@@ -10,6 +10,7 @@ meanwhile is taken together. What fails is tried again, ever more rarely, until 
 something else is wanted.
 """
 
+import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ class Keeper:
         """What it could not be told."""
         self._failures = 0
         """How often in a row."""
-        self._tried_at: float | None = None
+        self._tried_at = -math.inf
 
     @property
     def candidate(self) -> Path:
@@ -122,8 +123,6 @@ class Keeper:
             self.candidate.unlink(missing_ok=True)
 
     def _due_at(self, text: str) -> float:
-        if self._tried_at is None:
-            return self._clock()
         failures = self._failures if text == self._failed else 0
         return self._tried_at + min(
             RELOAD_INTERVAL_SECONDS * 2.0 ** min(failures, 10), _LAST_RETRY_SECONDS
