@@ -146,6 +146,7 @@ def _start(find: Callable[[str], Answer]) -> tuple[ThreadingHTTPServer, threadin
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 512  # hundreds are asked at once here
 
         def handle_error(self, *args: object) -> None:
             pass  # a client that leaves an endless answer is what the tests are about

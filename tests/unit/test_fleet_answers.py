@@ -66,7 +66,7 @@ def test_an_agent_that_is_older_than_the_fleet_view_is_read_as_well() -> None:
         (("deployments", 0, "serving_versions"), [True]),
         (("deployments", 0, "labels"), ["stable"]),
         (("deployments",), [{}]),
-        (("deployments",), [None] * 20_000),
+        (("members",), ["search-1"] * 20_000),
         (("disk", "free_bytes"), 1.5),
     ],
 )

@@ -250,18 +250,22 @@ def test_git_that_drops_a_model_has_all_its_nodes_leave() -> None:
     assert only(view).wanted_replicas == 0
 
 
-def test_a_stopped_model_wants_no_replica() -> None:
-    stopped = outcome("ranker", Phase.STOPPED, 42, (), stop=True)
+@pytest.mark.parametrize(
+    ("phase", "serving", "words"),
+    [(Phase.STOPPED, (), "it is stopped"), (Phase.STOPPING, (42,), "search-1: it is unloaded")],
+)
+def test_a_stopped_model_wants_no_replica(
+    phase: Phase, serving: tuple[int, ...], words: str
+) -> None:
+    stopped = outcome("ranker", phase, 42, serving, stop=True, sentence="it is unloaded")
     view = view_of(
         seen(report("search-1", [stopped], BOTH)), expected=expecting(("search-1",), stop=True)
     )
     ranker = only(view)
-    assert (ranker.phase, ranker.wanted_replicas, ranker.sentence) == (
-        FleetPhase.STOPPED,
-        0,
-        "it is stopped",
-    )
-    assert view.is_settled
+    assert (ranker.phase, ranker.sentence) == (FleetPhase(phase), words)
+    assert (ranker.wanted_versions, ranker.wanted_replicas, ranker.available_replicas) == ((), 0, 0)
+    assert view.state is FleetState.WELL
+    assert view.is_settled is (phase is Phase.STOPPED)
 
 
 def test_a_model_that_no_node_is_to_serve_is_critical() -> None:
@@ -302,6 +306,7 @@ def test_one_node_asked_by_two_addresses_is_one_node() -> None:
     again = Sighting(Target("10.0.0.9:8080"), WELL_1.answer, 100.0)
     view = view_of(again, WELL_1, WELL_2)
     assert [node.name for node in view.nodes] == ["search-1", "search-2"]
+    assert view.nodes[0].address == "search-1:8080"  # the one that git names
     assert view.wrong == ()
 
 
