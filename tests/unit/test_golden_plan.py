@@ -35,6 +35,7 @@ from reconciler.planning.rollout import Request
 from reconciler.planning.steps import Configure, Plan, RemoveVersion, Try, World, WriteConfig
 from reconciler.planning.trial_names import is_trial, model_of, trial_name
 from tests.unit.serversim import ServerSim
+from tests.unit.test_preview import bucket, fleet, preview
 from tests.unit.worlds import (
     LIMITS,
     available,
@@ -45,6 +46,7 @@ from tests.unit.worlds import (
     remembered,
     restart_config,
     served,
+    snapshot,
 )
 
 GOLDEN = Golden("assets.extra/golden_requests", 1.0)
@@ -320,6 +322,37 @@ def test_a_version_that_takes_the_server_down_in_its_trial_waits_its_back_off() 
     assert node.server.available("a") == {2}
 
 
+def test_a_server_that_goes_down_in_a_later_trial_counts_too() -> None:
+    node = make(golden("a", 2), failing={("a", 2)})
+    node.run_until(GOLDEN_FAILED)
+    node.requests.clear()
+    while not any("a@golden" in config for config in node.requests):
+        node.run(0.1)
+    node.restart_server()
+
+    outcome = node.run_until(SERVER_STOPPED)
+
+    assert outcome.phase is Phase.FAILED
+    assert node.memory.of("a").load_failures[2].attempts == 2
+
+
+def test_a_trial_that_is_being_unloaded_keeps_the_next_one_waiting() -> None:
+    memory = remembered({"a": [1], "b": [1]})
+
+    def configure(leftover: State) -> dict[str, list[int]] | None:
+        world = World(
+            desired=desired(golden("a", 1), golden("b", 2)),
+            available=available(listing("a", 1), listing("b", 1, 2)),
+            local=local({"a": [1], "b": [1, 2]}),
+            served=served({"a": {1: UP}, "b": {1: UP}, "a@golden": {3: leftover}}),
+            restart_config=restart_config(memory),
+        )
+        return _configured(plan(world, memory, LIMITS, 500.0))
+
+    assert configure(State.UNLOADING) is None
+    assert configure(State.END) == {"a": [1], "b": [1], "b@golden": [2]}
+
+
 def test_the_way_back_is_not_tried() -> None:
     node = make(golden("a", 2))
     node.run(10)
@@ -444,6 +477,19 @@ def test_other_bytes_under_the_same_number_are_tried_again() -> None:
     assert _configured(made) == {"a": [1], "a@golden": [2]}
 
 
+def test_what_passed_other_requests_has_to_answer_the_new_ones() -> None:
+    memory = remembered({"a": [1]})
+    memory = fold(memory, Tried("a", 2, snapshot("a", 2).digest, 1), 400.0)
+    same = replace(memory.of("a"), desired=fingerprint(golden("a", 2)))
+    other = replace(memory.of("a"), desired=fingerprint(golden("a", 2, within_seconds=9.0)))
+
+    assert _configured(_plan(golden("a", 2), memory.with_model("a", same))) == {"a": [1, 2]}
+    assert _configured(_plan(golden("a", 2), memory.with_model("a", other))) == {
+        "a": [1],
+        "a@golden": [2],
+    }
+
+
 def test_what_has_passed_is_forgotten_when_nobody_wants_it() -> None:
     memory = fold(remembered({"a": [1]}), Tried("a", 3, "x", 1), 400.0)
     memory = memory.with_model("a", replace(memory.of("a"), desired=fingerprint(golden("a", 2))))
@@ -498,6 +544,21 @@ def test_a_verdict_on_a_trial_counts_once() -> None:
 
     assert once.of("a").load_failures[2].attempts == 1
     assert note_trial_failures(once) == once
+    # Other bytes have come, and the failure of those before them was forgotten.
+    forgotten = once.with_model("a", replace(once.of("a"), load_failures={}))
+    assert note_trial_failures(forgotten) == forgotten
+
+
+def test_a_preview_speaks_of_the_model_and_not_of_its_trial() -> None:
+    base, head = golden("a", 1), golden("a", 2)
+
+    found = preview(fleet(base), fleet(head), bucket(a=[1, 2]), {base.path: [base]})
+
+    (only,) = found.actions
+    assert only.action.model == "a"
+    assert (only.action.loaded, only.action.unloaded) == ((2,), (1,))
+    assert not only.action.has_gap
+    assert found.is_possible
 
 
 @pytest.mark.parametrize("name", ["a", "a.b", "a-b_c"])
