@@ -111,12 +111,8 @@ class _Engine(APIClient):  # type: ignore[misc]
 
     def __init__(self, host: str) -> None:
         self._end = time.monotonic() + _DEADLINE_SECONDS
-        try:
-            # Without a version it asks for the engine's, which is right for old and new ones.
-            super().__init__(host, timeout=_DEADLINE_SECONDS)
-        except BaseException:
-            self.close()
-            raise
+        # Without a version it asks for the engine's, which is right for old and new ones.
+        super().__init__(host, timeout=_DEADLINE_SECONDS)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send one request and return its whole answer; overrides requests.Session."""

@@ -33,6 +33,8 @@ Script = Callable[["Handler"], None]
 class Handler(BaseHTTPRequestHandler):
     """Hands each request to the server's script."""
 
+    protocol_version = "HTTP/1.1"
+
     def do_GET(self) -> None:
         server: Any = self.server
         server.requests.append((self.path, dict(self.headers)))
@@ -97,6 +99,7 @@ def drip(stop: threading.Event) -> Script:
 
     def script(handler: Handler) -> None:
         handler.send_response(200)
+        handler.send_header("Connection", "close")
         handler.end_headers()
         while not stop.wait(0.02):
             handler.wfile.write(b" ")
@@ -115,6 +118,7 @@ def be_silent(stop: threading.Event) -> Script:
 def pour(handler: Handler) -> None:
     """Answer with a body that has no end."""
     handler.send_response(200)
+    handler.send_header("Connection", "close")
     handler.end_headers()
     while True:
         handler.wfile.write(b"[" * 1_000_000)
@@ -122,6 +126,7 @@ def pour(handler: Handler) -> None:
 
 def promise_too_much(handler: Handler) -> None:
     handler.send_response(200)
+    handler.send_header("Connection", "close")
     handler.send_header("Content-Length", "1000")
     handler.end_headers()
     handler.wfile.write(b"[]")
