@@ -10,7 +10,7 @@ from typing import Final
 
 from reconciler.ingress.proxy import (
     CONNECT_SECONDS,
-    GRPC_CONNECTION_SECONDS,
+    OLD_ROUTES_SECONDS,
     TRIES,
     UNKNOWN_MODEL,
     Frontend,
@@ -51,7 +51,7 @@ def render_envoy(routes: Routes, frontend: Frontend) -> str:
 _GRPC_CONNECTIONS: Final[Json] = {
     "codec_type": "HTTP2",
     "strip_any_host_port": True,
-    "common_http_protocol_options": {"max_connection_duration": f"{GRPC_CONNECTION_SECONDS}s"},
+    "common_http_protocol_options": {"max_connection_duration": f"{OLD_ROUTES_SECONDS}s"},
 }
 
 

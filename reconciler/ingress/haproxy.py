@@ -13,6 +13,7 @@ from typing import Final
 
 from reconciler.ingress.proxy import (
     CONNECT_SECONDS,
+    OLD_ROUTES_SECONDS,
     TRIES,
     UNKNOWN_MODEL,
     Frontend,
@@ -22,7 +23,6 @@ from reconciler.ingress.proxy import (
 from reconciler.ingress.routes import Routes, Server
 
 _NOT_FOUND_CODE: Final = 5
-_IDLE_SECONDS: Final = 60
 _HEADERS_SECONDS: Final = 10
 _MODEL: Final = "var(txn.tfs_model)"
 
@@ -59,7 +59,8 @@ defaults tfs
     # Longer than the server's, so that a caller is told of a node that does not answer.
     timeout client {answer_ms + 10_000}ms
     timeout http-request {_HEADERS_SECONDS}s
-    timeout http-keep-alive {_IDLE_SECONDS}s
+    # An idle connection of an old process still has its old routes.
+    timeout http-keep-alive {OLD_ROUTES_SECONDS}s
     default-server init-addr last,libc,none
 """
 

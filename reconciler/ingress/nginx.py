@@ -19,7 +19,7 @@ from typing import Final
 
 from reconciler.ingress.proxy import (
     CONNECT_SECONDS,
-    GRPC_CONNECTION_SECONDS,
+    OLD_ROUTES_SECONDS,
     TRIES,
     UNKNOWN_MODEL,
     Frontend,
@@ -110,7 +110,7 @@ def _grpc(frontend: Frontend) -> str:
     lines = [
         "server {",
         f"    listen {frontend.grpc} http2;",
-        f"    keepalive_time {GRPC_CONNECTION_SECONDS}s;",
+        f"    keepalive_time {OLD_ROUTES_SECONDS}s;",
         f"    client_max_body_size {_MAX_BODY};",
         *_limits("grpc", frontend),
         "    location / {",

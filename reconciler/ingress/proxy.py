@@ -16,10 +16,10 @@ TRIES: Final = 3
 """How many nodes a request is offered to, the first one included."""
 CONNECT_SECONDS: Final = 1
 """How long a node may take to accept a connection: it is in the same network."""
-GRPC_CONNECTION_SECONDS: Final = 5
-"""How long a client's gRPC connection may go on before it is asked to connect anew. An old process
-of the proxy keeps its connections and its old routes; this is how soon it is left, which must be
-well within the `drain` for which a node goes on serving what it hands over."""
+OLD_ROUTES_SECONDS: Final = 5
+"""How long a client's connection may go on, busy or idle, once its process of the proxy is an old
+one. With the connection goes the process's view of who serves what, so this must be well within
+the `drain` for which a node goes on serving what it hands over."""
 DEFAULT_REST: Final = "0.0.0.0:8501"
 DEFAULT_GRPC: Final = "0.0.0.0:8500"
 UNKNOWN_MODEL: Final = "no node serves a model of this name"

@@ -83,6 +83,19 @@ class Caller:
 
 
 @contextmanager
+def idling(proxy: Proxy) -> Iterator[Callable[[], float]]:
+    """Have a connection to the proxy, and return what asks on it again."""
+    with httpx.Client(timeout=20, trust_env=False) as client:
+
+        def ask() -> float:
+            url = f"http://127.0.0.1:{proxy.rest_port}/v1/models/ranker:predict"
+            return float(client.post(url, json={"instances": [1.0]}).json()["predictions"][0])
+
+        ask()
+        yield ask
+
+
+@contextmanager
 def asking(*loops: Callable[[threading.Event], None]) -> Iterator[None]:
     stop = threading.Event()
     threads = [threading.Thread(target=loop, args=(stop,)) for loop in loops]
@@ -169,11 +182,13 @@ def test_no_request_fails_while_a_model_moves_from_node_to_node_and_back(
                 assert placed(proxy) == ["node-1", "node-2"]
                 # An agent goes on serving for `drain`, 10 s, from here on. In this test it stops
                 # as soon as no process of the proxy is left that knows the old routes.
-                with renewed(proxy):
-                    old_status.say(removals=(leaving("ranker", "Draining"),))
-                assert placed(proxy) == [new_status.name]
-                old.serve()
-                old_status.say()
+                with idling(proxy) as ask_again:
+                    with renewed(proxy):
+                        old_status.say(removals=(leaving("ranker", "Draining"),))
+                    assert placed(proxy) == [new_status.name]
+                    old.serve()
+                    old_status.say()
+                    assert ask_again() == 1.0 + 10 * new.number
                 old, new, old_status, new_status = new, old, new_status, old_status
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0, log.read_text()
