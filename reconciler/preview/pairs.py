@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from reconciler.config_repo.assemble import Fleet
 from reconciler.config_repo.desired import choose_desired
 from reconciler.errors import ConfigError
-from reconciler.model import Commit, Deployment, Desired
+from reconciler.model import Commit, Deployment, Desired, Member, Quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,11 @@ class Undecided:
 
 
 def pair_nodes(base: Side, head: Side) -> tuple[list[Pair], list[Undecided]]:
-    """Return the nodes that are asked something else at the head, and those left undecided."""
+    """Return the nodes that are asked something else at the head, and those left undecided.
+
+    Of a group whose nodes a registry knows one is taken that holds all its deployments.
+    """
+    base, head = (replace(side, fleet=_stand_in(side.fleet)) for side in (base, head))
     pairs: dict[tuple[object, ...], Pair] = {}
     undecided = []
     for node in sorted({*_node_names(base.fleet), *_node_names(head.fleet)}):
@@ -84,6 +88,24 @@ def pair_nodes(base: Side, head: Side) -> tuple[list[Pair], list[Undecided]]:
         else:
             pairs[key] = replace(known, nodes=(*known.nodes, node))
     return list(pairs.values()), undecided
+
+
+def _stand_in(fleet: Fleet) -> Fleet:
+    groups = {}
+    for group in fleet.groups.values():
+        if group.membership is not None:
+            shares = any(
+                item.replicas is not None
+                for item in fleet.deployments.values()
+                if item.group == group.name
+            )
+            group = replace(
+                group,
+                nodes=(Member(f"any node of {group.name}"),),
+                quota=Quota() if shares else group.quota,  # no real node holds all of them
+            )
+        groups[group.name] = group
+    return replace(fleet, groups=groups)
 
 
 def _node_names(fleet: Fleet) -> Iterator[str]:

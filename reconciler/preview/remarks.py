@@ -30,6 +30,7 @@ LABELS_MOVE = "LabelsMove"
 SIZE_UNKNOWN = "SizeUnknown"
 BASE_HAS_PROBLEMS = "BaseHasProblems"
 BASE_IS_HELD = "BaseIsHeld"
+NODES_UNKNOWN = "NodesUnknown"
 
 PAST_IS_CUT = Remark(
     Level.NOTE,
@@ -202,6 +203,13 @@ def find_fleet_remarks(
         elif hold is not None:
             sentence = f"{hold.sentence}; the group's nodes stay as they are until that line goes"
             yield Remark(Level.WARNING, hold.reason, sentence, name)
+        if group is not None and group.membership is not None:
+            registry = group.membership.registry
+            sentence = (
+                f"only {registry} knows which nodes {name} has; what is said of `any node of"
+                f" {name}` is what one does that holds all its deployments"
+            )
+            yield Remark(Level.NOTE, NODES_UNKNOWN, sentence, name)
         before = base.fleet.groups.get(name)
         if before is not None and (before.suspend or not before.enabled):
             why = (

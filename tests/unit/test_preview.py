@@ -19,15 +19,17 @@ from reconciler.model import (
     Lock,
     LockedVersion,
     Member,
+    Membership,
     Problem,
     Query,
     Quota,
+    Registry,
     Rollout,
     Snapshot,
     StoredFile,
     Strategy,
-    Wave,
     Unavailable,
+    Wave,
 )
 from reconciler.planning.steps import Limits
 from reconciler.policy import Freeze, Policy
@@ -135,6 +137,21 @@ def test_a_new_version_is_downloaded_loaded_and_takes_the_place_of_the_old_one()
     assert found.download_bytes == 2 * 2 * KB
     assert found.is_possible
     assert reasons(found) == ["AllAtOnce"]
+
+
+def test_of_nodes_that_a_registry_knows_one_stands_for_all() -> None:
+    base = fleet(deployment("a", 1), deployment("b", 1, replicas=2), quota=Quota(models=1))
+    head = fleet(deployment("a", 2), deployment("b", 1, replicas=2), quota=Quota(models=1))
+    for side in (base, head):
+        (group,) = side.groups.values()
+        membership = Membership(Registry.DNS, "tasks.agent", 8080)
+        side.groups[group.name] = replace(group, nodes=(), membership=membership)
+    found = preview(base, head, bucket(a=[1, 2], b=[1]))
+    (action,) = found.actions
+    assert action.nodes == ("any node of g",)
+    assert (action.action.loaded, action.action.unloaded) == ((2,), (1,))
+    assert reasons(found) == ["NodesUnknown"]
+    assert "only dns knows which nodes g has" in found.remarks[0].sentence
 
 
 def test_waves_are_not_all_nodes_at_once() -> None:
