@@ -34,6 +34,35 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )
 
+_KEY_CODES = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowUp": 38, "ArrowDown": 40, "/": 191}
+_KEY_TEXTS = {"Enter": "\r", "/": "/"}
+
+# Text and the ground it stands on, by the formula of WCAG 2; 4.5 is its level AA.
+LOW_CONTRAST = """
+(() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const color = rgb(getComputedStyle(e).backgroundColor);
+      if (color.length === 3 || color[3] > 0) return color;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll("body *")]
+    .filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+    .filter((e) => e.getClientRects().length && !e.closest(".aside, noscript"))
+    .map((e) => {
+      const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))];
+      return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.outerHTML.slice(0, 60)];
+    })
+    .filter(([ratio]) => ratio < 4.5);
+})()
+"""
+"""What a page shows with too little contrast, as an expression for `Browser.evaluate`."""
+
 
 class Browser:
     """One tab of a running browser; every call has a deadline."""
@@ -82,13 +111,26 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press and release one key, by its DOM name."""
-        code = {"Tab": 9, "Enter": 13}[key]
-        text = {"text": "\r"} if key == "Enter" else {}
+        code = _KEY_CODES[key]
+        text = {"text": _KEY_TEXTS[key]} if key in _KEY_TEXTS else {}
         for kind in ("keyDown", "keyUp"):
             self._call(
                 "Input.dispatchKeyEvent",
                 {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, **text},
             )
+
+    def write(self, text: str) -> None:
+        """Enter `text` where the focus is."""
+        self._call("Input.insertText", {"text": text})
+
+    def accessible(self) -> list[tuple[str, str]]:
+        """Return role and name of all that a screen reader is told of, in its order."""
+        nodes = self._call("Accessibility.getFullAXTree")["nodes"]
+        return [
+            (node["role"]["value"], node.get("name", {}).get("value", ""))
+            for node in nodes
+            if not node["ignored"]
+        ]
 
     def look(self, *, width: int, dark: bool = False, scripts: bool = True) -> None:
         """Set the width of the window in CSS pixels, the colour scheme, and whether scripts run."""
@@ -100,10 +142,10 @@ class Browser:
         self._call("Emulation.setEmulatedMedia", {"features": [scheme]})
         self._call("Emulation.setScriptExecutionDisabled", {"value": not scripts})
 
-    def screenshot(self, path: Path) -> None:
-        """Write the whole page, not only what fits the window, as PNG."""
+    def screenshot(self, path: Path, *, whole: bool = True) -> None:
+        """Write the page as PNG: the whole of it, or only what fits the window."""
         answer = self._call(
-            "Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True}
+            "Page.captureScreenshot", {"format": "png", "captureBeyondViewport": whole}
         )
         path.write_bytes(base64.b64decode(answer["data"]))
 

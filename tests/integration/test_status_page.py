@@ -14,7 +14,7 @@ from reconciler.status.journal import Journal
 from reconciler.status.metrics import Metrics
 from reconciler.status.report import Disk, NodeReport
 from reconciler.status.server import StatusServer
-from tests.browser import Browser, running_browser
+from tests.browser import LOW_CONTRAST, Browser, running_browser
 
 EVIL = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
 LONG = "averylongname" * 16
@@ -208,32 +208,6 @@ def test_no_width_and_no_name_breaks_the_layout(
     )
     assert overflowing == []
     assert browser.evaluate(LOW_CONTRAST) == []
-
-
-# Text and the ground it stands on, by the formula of WCAG 2; 4.5 is its level AA.
-LOW_CONTRAST = """
-(() => {
-  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
-    .map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (e) => {
-    for (; e; e = e.parentElement) {
-      const color = rgb(getComputedStyle(e).backgroundColor);
-      if (color.length === 3 || color[3] > 0) return color;
-    }
-    return [255, 255, 255];
-  };
-  return [...document.querySelectorAll("body *")]
-    .filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
-    .filter((e) => e.getClientRects().length && !e.closest(".aside, noscript"))
-    .map((e) => {
-      const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))];
-      return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.outerHTML.slice(0, 60)];
-    })
-    .filter(([ratio]) => ratio < 4.5);
-})()
-"""
 
 
 def test_it_follows_the_agent_without_touching_what_stays(browser: Browser, node: Node) -> None:

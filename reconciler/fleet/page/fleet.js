@@ -54,12 +54,13 @@ async function poll() {
 function readPlace() {
   const [name, query] = location.hash.slice(1).split("?", 2);
   const view = Object.hasOwn(VIEWS, name) ? name : "overview";
+  const { facet, values } = VIEWS[view];
   const given = new URLSearchParams(query);
   return {
     view,
     text: (given.get("text") ?? "").trim(),
     group: given.get("group") ?? "",
-    facets: new Set(given.getAll(VIEWS[view].facet)),
+    facets: new Set(given.getAll(facet).filter((value) => values.includes(value))),
     open: new Set(given.getAll("open")),
   };
 }
@@ -104,7 +105,7 @@ function reveal() {
   if (key === undefined || !state.view) return;
   const opener = document.querySelector(`[data-open="${CSS.escape(key)}"]`);
   opener?.focus({ preventScroll: true });
-  opener?.closest(".item").scrollIntoView({ block: "center" });
+  opener?.closest(".item").scrollIntoView({ block: "start" });
 }
 
 // --- showing --------------------------------------------------------------------------------

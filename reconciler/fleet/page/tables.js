@@ -5,17 +5,17 @@
 // on the screen (content-visibility); the roles tell a screen reader that they are tables.
 
 import { fill, h } from "./dom.js";
-import { ago, bytes, duration, moment, number, plural, sortVersions, span } from "./words.js";
+import { ago, bytes, clock, duration, number, plural, sortVersions, span } from "./words.js";
 
 export const PHASES = ["Failed", "Unknown", "Deploying", "Stopping", "Deployed", "Stopped"];
 export const STATES = ["dead", "trouble", "unasked", "well"];
+export const RESULTS = ["failed", "deployed", "stopped", "removed"];
 const STATE_WORDS = { dead: "Dead", trouble: "Trouble", unasked: "Not asked", well: "Well" };
 const SYMBOLS = {
   Failed: "✕", Unknown: "?", Deploying: "↻", Stopping: "↓", Deployed: "✓", Stopped: "■",
   dead: "✕", trouble: "!", unasked: "?", well: "✓",
+  failed: "✕", deployed: "✓", stopped: "■", removed: "■",
 };
-const RESULT_TONES = {
-  deployed: "Deployed", failed: "Failed", stopped: "Stopped", removed: "Stopped" };
 // What changes with every answer and is not shown in a row that nobody has opened.
 const VOLATILE = new Set(["silent_seconds", "uptime_seconds", "clock_ahead_seconds"]);
 
@@ -55,9 +55,7 @@ export const total = (counts) => Object.values(counts).reduce((sum, count) => su
 export function lagWords({ lag }) {
   if (!lag) return "not known";
   if (!lag.commits && !lag.seconds) return "up to date";
-  const time = lag.seconds ? duration(lag.seconds) : "";
-  if (lag.commits === null) return `${time} behind`;
-  return `${plural(lag.commits, "commit")} behind${time ? `, ${time}` : ""}`;
+  return `${lag.commits === null ? duration(lag.seconds) : plural(lag.commits, "commit")} behind`;
 }
 
 export function commitName(commit) {
@@ -215,7 +213,7 @@ function silence(node) {
   if (node.state !== "dead") return null;
   if (!node.answered_at) return h("strong", {}, "It never answered. ");
   return [h("strong", {}, "No answer for ", span(node.answered_at)),
-    ` (since ${moment(node.answered_at)}): `];
+    ` (since ${clock(node.answered_at)}): `];
 }
 
 function addressLink(address) {
@@ -232,18 +230,18 @@ function clockWords(seconds) {
 const changes = {
   name: "changes",
   label: "Last changes",
-  heads: ["When", "Result", "Model", "Version", "Nodes"],
+  heads: ["When", "Result", "Model", "Version", "Nodes", "Commit"],
   key: (change) => [change.time, change.group, change.model, change.commit_id, change.result].join(),
   isOpenable: false,
   cells: (change) => [
-    [ago(change.time), h("code.muted", { title: change.commit_id }, change.commit_id.slice(0, 7))],
-    [h(`span.pill.${RESULT_TONES[change.result]}`, {}, change.result),
-      change.result === "failed" ? muted(` ${change.reason}`) : null],
+    ago(change.time),
+    [pill(change.result), change.result === "failed" ? muted(` ${change.reason}`) : null],
     [h("strong", {}, change.model), change.group ? muted(` ${change.group}`) : null],
     h("span.number", {}, change.to_version === null ? "none" : String(change.to_version)),
     h("span", { title: change.nodes.join(", ") }, change.nodes.length > 4
       ? `${change.nodes.slice(0, 3).join(", ")} and ${number(change.nodes.length - 3)} more`
       : change.nodes.join(", ")),
+    h("code.muted", { title: change.commit_id }, change.commit_id.slice(0, 7)),
   ],
 };
 
@@ -275,7 +273,7 @@ function withoutVolatile(name, value) {
 
 function rowItem(table, item, context) {
   const cells = table.cells(item, context);
-  return h(`div.item${item.state ? `.is-${item.state}` : ""}`, { "data-key": table.key(item) },
+  return h(`div.item.is-${item.state ?? item.phase}`, {},
     row(table.heads, cells),
     context.isOpen ? h("div.detail", { role: "row" },
       h("div", { role: "cell", "aria-colspan": cells.length }, table.detail(item, context))) : null);

@@ -4,7 +4,7 @@
 
 import { fill, h, show } from "./dom.js";
 import {
-  PHASES, STATES, TABLES, commitName, deploymentName, fillTable, gauge, lagWords, linkTo, pill,
+  PHASES, RESULTS, STATES, TABLES, commitName, deploymentName, fillTable, gauge, lagWords, linkTo, pill,
   stack, tableShell, total,
 } from "./tables.js";
 import { ago, bytes, number, plural } from "./words.js";
@@ -15,7 +15,7 @@ const SEVERITY_MARKS = { critical: "✕", serious: "!", warning: "•" };
 
 // What each view lists, by which of its fields it can be narrowed, and what the text filter reads.
 export const VIEWS = {
-  overview: { label: "Overview", table: TABLES.groups, facet: "phase", values: PHASES,
+  overview: { label: "Overview", table: TABLES.groups, facet: "phase", values: [],
     items: (view) => view.groups, words: (group) => [group.name, group.phase] },
   deployments: { label: "Deployments", table: TABLES.deployments, facet: "phase", values: PHASES,
     items: (view) => view.deployments,
@@ -26,8 +26,8 @@ export const VIEWS = {
     items: (view) => view.nodes.toSorted((a, b) => rank(a) - rank(b)),
     words: (node) => [node.name, node.group, node.state, node.sentence, node.address,
       node.applied?.id, node.program_version, node.conditions.map(({ name }) => name)] },
-  changes: { label: "Changes", table: TABLES.changes, facet: "result",
-    values: ["failed", "deployed", "stopped", "removed"], items: (view) => view.changes,
+  changes: { label: "Changes", table: TABLES.changes, facet: "result", values: RESULTS,
+    items: (view) => view.changes,
     words: (change) => [change.group, change.model, change.to_version, change.result,
       change.reason, change.commit_id, change.nodes] },
 };
@@ -91,8 +91,8 @@ export function renderMain(view, place, showAll) {
   const heading = overview ? table.label : label;
 
   fill(document.getElementById("main"), [
-    overview && !filtered && section("tiles", "The fleet in numbers", () => h("div.tiles")),
     overview && view.wrong.length && section("wrong", "What is wrong, worst first", wrongShell),
+    overview && !filtered && section("tiles", "The fleet in numbers", () => h("div.tiles")),
     section(place.view, heading, () => tableShell(table)),
     overview && !filtered && section("recent", "Last changes", () => tableShell(TABLES.changes)),
   ].filter(Boolean));
