@@ -64,6 +64,8 @@ class Stage:
     settings: Mapping[str, str] = field(default_factory=dict)
     node: str = "node"
     beside: "Stage | None" = None
+    host: str = "127.0.0.1"
+    """Where the agent's status endpoint listens."""
     bucket: FakeBucket = field(init=False)
     remote: ConfigRemote = field(init=False)
     agent: "Popen[bytes] | None" = None
@@ -128,7 +130,7 @@ class Stage:
             "RECONCILER_STATE_DIR": str(self.folder / "state"),
             "RECONCILER_SERVING": f"127.0.0.1:{self.port}",
             "RECONCILER_SERVING_POLL": "100ms",
-            "RECONCILER_LISTEN": f"127.0.0.1:{self.status_port}",
+            "RECONCILER_LISTEN": f"{self.host}:{self.status_port}",
             "RECONCILER_GIT_INTERVAL": "200ms",
             "RECONCILER_BUCKET_INTERVAL": "300ms",
             "RECONCILER_SETTLE": "0s",
@@ -201,7 +203,10 @@ class Stage:
         """Ask the status endpoint; None while nothing answers."""
         try:
             return httpx.get(
-                f"http://127.0.0.1:{self.status_port}{path}", timeout=5, trust_env=False, **options
+                f"http://{self.host}:{self.status_port}{path}",
+                timeout=5,
+                trust_env=False,
+                **options,
             )
         except httpx.TransportError:
             return None
