@@ -72,7 +72,7 @@ async def _run(settings: Settings) -> int:
     from reconciler.status.server import StatusServer
 
     agent = Agent(settings)
-    desk = FleetDesk(FollowedReader(lambda: agent.watches.git.fleet).read, settings.node)
+    desk = FleetDesk(FollowedReader(agent.watches.git).read, settings.node)
     server = StatusServer(
         agent.board,
         settings.listen,

@@ -1,13 +1,15 @@
 """What the config repo expects of the fleet: which nodes there are, and what each is to serve."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from reconciler.config_repo.assemble import Fleet
 from reconciler.config_repo.checkout import Checkout
 from reconciler.config_repo.fleets import FleetReader
 from reconciler.errors import ConfigError
 from reconciler.fleet.poll import Target
+from reconciler.model import Desired
 from reconciler.planning.placement import find_holders
 
 _MAX_COMMITS = 10_000
@@ -40,6 +42,8 @@ class Expected:
     """Group -> whether it is to serve."""
     unlisted_groups: tuple[str, ...] = ()
     """Groups whose nodes only a registry knows."""
+    lost_files: tuple[str, ...] = ()
+    """Files in groups/ that cannot be followed, so that nobody here knows their nodes."""
     positions: Mapping[str, int] = field(default_factory=dict)
     """Id of each commit of the branch -> how many commits ago it was the newest."""
 
@@ -73,6 +77,7 @@ def expect(fleet: Fleet, positions: Mapping[str, int]) -> Expected:
         deployments=tuple(deployments),
         enabled={group.name: group.enabled for group in groups},
         unlisted_groups=tuple(sorted(unlisted)),
+        lost_files=tuple(sorted(fleet.lost_groups)),
         positions=positions,
     )
 
@@ -98,22 +103,35 @@ class CheckoutReader:
         return self._checkout.git("rev-list", "--first-parent", limit, commit_id).split()
 
 
+class Followed(Protocol):
+    """An agent's watch on git."""
+
+    @property
+    def fleet(self) -> Fleet | None:
+        """What is in force for all nodes, None before a commit was read."""
+
+    @property
+    def desired(self) -> Desired | None:
+        """The same for the agent's own node, with the commit."""
+
+
 class FollowedReader:
     """What an agent's commit expects, which is worked out when it is another one."""
 
-    def __init__(self, read_fleet: Callable[[], Fleet | None]) -> None:
-        """Take the fleet that `read_fleet` returns, None before there is one."""
-        self._read_fleet = read_fleet
-        self._latest: tuple[Fleet, Expected] | None = None
+    def __init__(self, git: Followed) -> None:
+        self._git = git
+        self._latest: tuple[Fleet, str, Expected] | None = None
 
     def read(self) -> Expected:
         """Return what is expected now; raises ConfigError before a commit was read."""
-        fleet = self._read_fleet()
-        if fleet is None:
+        fleet, desired = self._git.fleet, self._git.desired
+        if fleet is None or desired is None:
             raise ConfigError("this node has not read a commit of the config repo yet")
-        if self._latest is None or self._latest[0] is not fleet:
-            self._latest = (fleet, expect(fleet, {}))
-        return self._latest[1]
+        commit_id = desired.commit.id
+        if self._latest is None or self._latest[0] is not fleet or self._latest[1] != commit_id:
+            # The past of the branch is not at hand here; that this commit is its newest is.
+            self._latest = (fleet, commit_id, expect(fleet, {commit_id: 0}))
+        return self._latest[2]
 
 
 def _find_positions(commit_ids: Sequence[str]) -> dict[str, int]:

@@ -46,6 +46,7 @@ def roll_up(
     git = expected if expected and (newest is None or newest.id in expected.positions) else None
     deployments = roll_up_deployments(nodes, None if git is None else git.deployments)
     wrong += find_node_troubles(nodes)
+    wrong += [_miss_group(path) for path in (expected.lost_files if expected else ())]
     wrong += [trouble for item in deployments if (trouble := _find_trouble(item))]
     wrong.sort(key=_rank)
     positions = expected.positions if expected else {}
@@ -99,6 +100,11 @@ def _find_trouble(view: DeploymentView) -> Trouble | None:
     if len(named) > 1:
         sentence += f"; failed on {len(named)} nodes"
     return Trouble(severity, view.group, node, view.model, sentence)
+
+
+def _miss_group(path: str) -> Trouble:
+    sentence = f"{path} cannot be followed, so its nodes are not in this view; correct it in git"
+    return Trouble(Severity.WARNING, None, None, None, sentence)
 
 
 def _rank(trouble: Trouble) -> tuple[int, bool, str, str, str, str]:
@@ -189,7 +195,7 @@ def _judge(
     for model, standing in standings:
         if standing.phase is FleetPhase.FAILED:
             return NodeState.TROUBLE, f"{model} failed: {standing.sentence}"
-    words = accusation or describe_clock(node) or ""
+    words = describe_clock(node) or accusation or ""
     if words:
         return NodeState.TROUBLE, words
     for model, standing in standings:

@@ -60,16 +60,13 @@ def expecting(
     version: int | None = 42,
     *,
     stop: bool = False,
-    positions: dict[str, int] | None = None,
 ) -> Expected:
     ranker = ExpectedDeployment(
         "search", "ranker", "deployments/search/ranker.yaml", "gs://acme/ranker", "", version,
         stop, holders,
     )  # fmt: skip
     nodes = tuple(Target(f"{name}:8080", name, "search") for name in holders or ())
-    return Expected(
-        nodes, (ranker,), {"search": True}, (), {NEW.id: 0, OLD.id: 1} | (positions or {})
-    )
+    return Expected(nodes, (ranker,), {"search": True}, positions={NEW.id: 0, OLD.id: 1})
 
 
 BOTH = {"ranker": ["search-1", "search-2"]}
@@ -245,7 +242,7 @@ def test_a_clone_that_lacks_the_newest_commit_is_not_held_against_the_nodes() ->
 
 def test_git_that_drops_a_model_has_all_its_nodes_leave() -> None:
     git = expecting()
-    view = view_of(WELL_1, expected=Expected(git.targets, (), git.enabled, (), git.positions))
+    view = view_of(WELL_1, expected=Expected(git.targets, (), git.enabled, positions=git.positions))
     assert [node.role for node in only(view).nodes] == [Role.LEAVING]
     assert only(view).wanted_replicas == 0
 
@@ -271,6 +268,16 @@ def test_a_stopped_model_wants_no_replica(
 def test_a_model_that_no_node_is_to_serve_is_critical() -> None:
     view = view_of(seen(report("search-1")), expected=expecting(()))
     assert [(t.severity, t.model) for t in view.wrong] == [(Severity.CRITICAL, "ranker")]
+
+
+def test_a_group_file_that_cannot_be_followed_is_said_to_hide_its_nodes() -> None:
+    git = expecting()
+    broken = Expected(
+        git.targets, git.deployments, {}, positions=git.positions, lost_files=("groups/ads.yaml",)
+    )
+    (trouble,) = view_of(WELL_1, WELL_2, expected=broken).wrong
+    assert trouble.severity is Severity.WARNING
+    assert "groups/ads.yaml cannot be followed" in trouble.sentence
 
 
 def test_how_far_a_node_is_behind_is_counted_in_commits_where_git_is_at_hand() -> None:
