@@ -58,7 +58,10 @@ def test_each_model_s_requests_go_where_it_is_served(
             "ranker2": (first.as_server(),),
         },
     )
-    assert ask_rest(proxy, "/v1/models/ranker:predict").json() == {"predictions": [11.0]}
+    answer = ask_rest(proxy, "/v1/models/ranker:predict")
+    assert answer.json() == {"predictions": [11.0]}
+    # nginx cuts off whatever is on its way on a connection that it kept when it reloads.
+    assert answer.headers.get("connection") == ("close" if kind == "nginx" else None)
     assert ask_rest(proxy, "/v1/models/Ranker:predict").json() == {"predictions": [21.0]}
     assert ask_rest(proxy, "/v1/models/ranker2:predict").json() == {"predictions": [11.0]}
     assert ask_rest(proxy, "/v1/models/ranker/versions/1:predict").is_success

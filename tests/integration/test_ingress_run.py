@@ -72,11 +72,11 @@ class Caller:
                 except grpc.RpcError as error:
                     self.failures.append(f"{error!r}")
 
-            # Two at a time, so that the connection is never idle.
+            # Several at a time, so that the connection is hardly ever idle.
             flying = []
             while not stop.is_set():
                 flying.append(call.future(request, timeout=20, metadata=[("model", "ranker")]))
-                if len(flying) == 2:
+                if len(flying) == 8:
                     keep(flying.pop(0))
             for future in flying:
                 keep(future)
