@@ -64,6 +64,8 @@ class _Truth:
 
     since: dict[tuple[str, int], float] = field(default_factory=dict)
     """(model, version) -> since when it answers."""
+    answering_since: dict[str, float] = field(default_factory=dict)
+    """Model -> since when any version of it answers without a break."""
     decisions: dict[str, _Decision] = field(default_factory=dict)
     begun: set[tuple[str, int, str]] = field(default_factory=set)
     """(model, version, ask) that the node has begun to bring up."""
@@ -90,6 +92,7 @@ class Watch:
         truth = self._truths[name]
         truth.disturbed_at = self._simulation.now
         truth.since.clear()
+        truth.answering_since.clear()
         truth.decisions.clear()
 
     def after_tick(self, node: Node, commit: int, made: Plan) -> None:
@@ -110,6 +113,10 @@ class Watch:
         for new in answering - truth.since.keys():
             truth.since[new] = self._simulation.now
         truth.served |= answering
+        models = {model for model, _ in answering}
+        truth.answering_since = {
+            model: truth.answering_since.get(model, self._simulation.now) for model in models
+        }
         if node.desired is not None:
             truth.groups |= {item.model: item.group for item in node.desired.deployments}
 
@@ -155,6 +162,8 @@ class Watch:
         concerned = {name for names in holders for name in names} & self._truths.keys()
         if any(simulation.now - self._truths[n].disturbed_at < STALE_SECONDS for n in concerned):
             return
+        if not decision.is_late:
+            self._check_drain(node, model, decision, holders[0])
         wanted = 1 if decision.is_late else min(len(names) for names in holders)
         others = [
             other
@@ -168,6 +177,20 @@ class Watch:
                 f" {decision.commit}) and {len(others)} of {wanted} others serve it:"
                 f" {', '.join(other.name for other in others)}; holders were {holders[0]}",
             )
+
+    def _check_drain(
+        self, node: Node, model: str, decision: _Decision, holders: tuple[str, ...]
+    ) -> None:
+        """Hold a decision against the time that callers need to learn where to go."""
+        drain_seconds = self._simulation.setup.policy.drain_seconds - _ROUNDING_SECONDS
+        for name in holders:
+            since = self._truths[name].answering_since.get(model, decision.at)
+            if decision.at - since < drain_seconds:
+                self.fail(
+                    Promise.FLOOR,
+                    f"{node.name} gave {model} up at {decision.at:.1f} s, and {name} serves it"
+                    f" since {since:.1f} s only",
+                )
 
     # --- quota ----------------------------------------------------------------------------
 
@@ -338,8 +361,8 @@ class Watch:
         simulation = self._simulation
         held = {item.model for item in desired.deployments}
         excused = {item.deployment.model for item in made.removals if item.reason == REMOVALS_HELD}
-        for model, serving in node.server.serving.items():
-            if not serving or model in held | excused or desired.group is None:
+        for model in sorted({*node.disk, *(m for m, v in node.server.serving.items() if v)}):
+            if model in held | excused or desired.group is None:
                 continue
             holders = desired.holders.get(model, ())
             deployment = simulation.repo.find(simulation.repo.head, model)
@@ -352,5 +375,5 @@ class Watch:
                 continue  # nobody is left to take it
             self.fail(
                 Promise.CONVERGENCE,
-                f"{node.name} still serves {model} {serving}, which is others' to serve",
+                f"{node.name} still has {model}, which is others' to serve or nobody's",
             )

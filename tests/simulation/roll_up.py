@@ -71,6 +71,9 @@ def _find_mistakes(simulation: Simulation, view: DeploymentView, asked: set[str]
     true &= {standing.node for standing in view.nodes}
     if told != true:
         yield f"{name} is shown on {sorted(told)} and answers on {sorted(true)}"
+    available = sum(bool(answering[node] & set(view.wanted_versions)) for node in true)
+    if view.available_replicas != available:
+        yield f"{name} is shown with {view.available_replicas} available and has {available}"
     if view.wanted_replicas != len(holders):
         yield f"{name} is to have {len(holders)} replicas, shown are {view.wanted_replicas}"
     right = all(node in asked and answering[node] & set(view.wanted_versions) for node in holders)

@@ -59,18 +59,19 @@ def make_schedule(seed: int) -> Schedule:
     return _Dice(seed).throw()
 
 
-def shrink(schedule: Schedule, fails: Callable[[Schedule], bool]) -> Schedule:
-    """Return a schedule that still fails, of which no single event or edit can be left out."""
+def shrink(schedule: Schedule, promise: Promise) -> Schedule:
+    """Return a schedule that breaks the promise still, of which nothing can be left out."""
     is_smaller = True
     while is_smaller:
         is_smaller = False
         for index in reversed(range(len(schedule.events))):
             fewer = schedule.events[:index] + schedule.events[index + 1 :]
-            if fails(smaller := replace(schedule, events=fewer)):
+            if find_broken(smaller := replace(schedule, events=fewer)) is promise:
                 schedule, is_smaller = smaller, True
         for index in reversed(range(len(schedule.setup.first))):
             first = schedule.setup.first[:index] + schedule.setup.first[index + 1 :]
-            if fails(smaller := replace(schedule, setup=replace(schedule.setup, first=first))):
+            smaller = replace(schedule, setup=replace(schedule.setup, first=first))
+            if find_broken(smaller) is promise:
                 schedule, is_smaller = smaller, True
     return schedule
 
