@@ -1,36 +1,13 @@
-"""Views of fleets for the fleet page: 300 nodes with 1,000 deployments, and a server that shows one."""
+"""Views of large fleets, as /fleet.json answers them, for the tests of the page."""
 
-import hashlib
-import json
 import random
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
-
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-
-from reconciler.status.web import SECURITY_HEADERS
-
-EXAMPLE = Path(__file__).parent / "data" / "fleet-view.json"
-PAGE = Path(__file__).parents[1] / "reconciler" / "fleet" / "page"
 
 PHASES = ("Failed", "Unknown", "Deploying", "Stopping", "Deployed", "Stopped")
 STATES = ("dead", "trouble", "unasked", "well")
 
-_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
 _GROUPS = (
     *("ads", "assistant", "billing", "catalog", "chat", "checkout", "discovery", "feed", "fraud"),
     *("geo", "mail", "maps", "moderation", "music", "photos", "search", "speech", "support"),
@@ -56,7 +33,7 @@ def make_view(nodes: int = 300, deployments: int = 1000, replicas: int = 5) -> d
 class _Fleet:
     def __init__(self, now: datetime) -> None:
         self._now = now
-        self._chance = random.Random(7)  # noqa: S311 - the same fleet every time, no secret
+        self._chance = random.Random(7)  # the same fleet every time
         self._commits = [
             {
                 "id": (start * 5)[:40],
@@ -285,9 +262,7 @@ class _Fleet:
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _group(
-    name: str, nodes: list[dict[str, Any]], models: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _group(name: str, nodes: list[dict[str, Any]], models: list[dict[str, Any]]) -> dict[str, Any]:
     phases = [model["phase"] for model in models if model["group"] == name]
     return {
         "name": name,
@@ -312,65 +287,3 @@ def _trouble(
 
 def _count(names: tuple[str, ...], found: list[str]) -> dict[str, int]:
     return {name: Counter(found)[name] for name in names}
-
-
-class FleetServer:
-    """Serves the fleet page as a node does: the same files, headers and tags."""
-
-    def __init__(self, view: dict[str, Any] | None) -> None:
-        self.show(view)
-        self.answers: list[int] = []
-        """The status codes with which /fleet.json answered."""
-        app = Starlette(
-            routes=[
-                Route("/fleet", self._page),
-                Route("/fleet.json", self._view),
-                Route("/fleet/{name}", self._page),
-            ]
-        )
-        config = uvicorn.Config(app, port=0, log_config=None, lifespan="off", ws="none")
-        self._server = uvicorn.Server(config)
-        self._socket = config.bind_socket()
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/fleet"
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
-        )
-        self._thread.start()
-
-    def show(self, view: dict[str, Any] | None) -> None:
-        """Let /fleet.json answer with `view` from now on; None is a server that cannot say yet."""
-        self._body = b"" if view is None else json.dumps(view).encode()
-        self._tag = f'W/"{hashlib.sha256(self._body).hexdigest()[:32]}"'
-
-    def stop(self) -> None:
-        """End it and let its port be closed."""
-        self._server.should_exit = True
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-
-    async def _page(self, request: Request) -> Response:
-        path = PAGE / request.path_params.get("name", "index.html")
-        return Response(
-            path.read_bytes(), headers={"content-type": _TYPES[path.suffix], **SECURITY_HEADERS}
-        )
-
-    async def _view(self, request: Request) -> Response:
-        headers = {"content-type": "application/json", "etag": self._tag, **SECURITY_HEADERS}
-        if not self._body:
-            response = Response(b'{"error": "No node was asked yet."}', 503, headers)
-        elif request.headers.get("if-none-match") == self._tag:
-            response = Response(status_code=304, headers=headers)
-        else:
-            response = Response(self._body, headers=headers)
-        self.answers.append(response.status_code)
-        return response
-
-
-@contextmanager
-def serving(view: dict[str, Any] | None) -> Iterator[FleetServer]:
-    """Serve the page with `view` on a free port of 127.0.0.1."""
-    server = FleetServer(view)
-    try:
-        yield server
-    finally:
-        server.stop()

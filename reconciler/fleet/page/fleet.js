@@ -14,7 +14,8 @@ const STALE_SECONDS = 15;
 const ADDRESS_DELAY_MS = 250;
 
 const state = {
-  view: null, etag: null, trouble: null, answeredAt: 0, showAll: false, place: readPlace() };
+  view: null, etag: null, madeAt: null, trouble: null, answeredAt: 0, showAll: false,
+  place: readPlace() };
 
 // --- asking ---------------------------------------------------------------------------------
 
@@ -26,12 +27,17 @@ async function refresh() {
       headers: state.etag ? { "if-none-match": state.etag } : {},
       signal: AbortSignal.timeout(DEADLINE_MS),
     });
-    setClock(response.headers.get("date"));
-    if (response.status !== 304) {
+    const date = response.headers.get("date");
+    setClock(date);
+    if (response.status === 304) {
+      // The nodes were asked again and what they say is the same.
+      state.madeAt = new Date(date ?? Date.now()).toISOString();
+    } else {
       const body = parse(await response.text());
       if (!response.ok) throw new Refusal(body.error);
       state.view = body;
       state.etag = response.headers.get("etag");
+      state.madeAt = body.generated_at;
     }
     Object.assign(state, { trouble: null, answeredAt: Date.now() });
   } catch (error) {
@@ -158,13 +164,13 @@ function bannerView() {
     `The server of this page has not answered${since}. Trying again.${asOf}`);
 }
 
-// How old what is shown is: by when the nodes were asked, not by when the server answered.
+// How old what is shown is.
 function renderAge() {
   const age = document.getElementById("age");
   if (!state.view) return;
-  const old = state.trouble !== null || secondsSince(state.view.generated_at) > STALE_SECONDS;
+  const old = state.trouble !== null || secondsSince(state.madeAt) > STALE_SECONDS;
   show(age, h(`span.pulse${old ? ".old" : ""}`, { "aria-hidden": "true" }),
-    "nodes asked ", ago(state.view.generated_at));
+    "as of ", ago(state.madeAt));
 }
 
 function footerView(view) {
