@@ -9,6 +9,7 @@ Times are by the asker's monotonic clock: what a node's own clock says is compar
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
@@ -18,6 +19,8 @@ from typing import Final
 from reconciler.fleet.answers import Answer, read_answer
 from reconciler.status.client import NodeChange, StatusError, fetch_history, fetch_status
 from reconciler.threads import run_beside
+
+_log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS: Final = 2.0
 DEADLINE_SECONDS: Final = 3.0
@@ -143,6 +146,11 @@ class FleetPoller:
                 answer, memory.deployed, changes = await run_beside(ask, f"ask {address}")
             except StatusError as error:
                 memory.sighting = replace(memory.sighting, trouble=str(error))
+                return
+            except Exception as error:  # or the last answer would go on to pass for a new one
+                _log.exception("%s could not be asked, please report it as a bug", address)
+                words = f"{address} could not be asked ({type(error).__name__})"
+                memory.sighting = replace(memory.sighting, trouble=words)
                 return
         now = self.clock()
         restarts = memory.sighting.restarts + self._notice(memory, answer.instance, now)

@@ -227,6 +227,18 @@ async def test_a_thread_that_hangs_gets_no_second_one_beside_it(
     assert poller.sightings[0].answer is not None
 
 
+async def test_an_answer_that_nobody_thought_of_is_that_nodes_trouble(
+    poller: FleetPoller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving([node_saying(lambda: report("a"))]) as (address,):
+        poller.follow([Target(address)])
+        await poller.ask_all()
+        monkeypatch.setattr(poll, "read_answer", lambda body: {}[body])
+        await poller.ask_all()
+    assert find(poller, address).trouble == f"{address} could not be asked (KeyError)"
+    assert "please report it as a bug" in caplog.text
+
+
 async def test_what_is_known_of_nodes_that_stay_is_kept(poller: FleetPoller) -> None:
     made = [node_saying(lambda: report("a")), node_saying(lambda: report("b"))]
     with serving(made) as (one, other):
