@@ -318,6 +318,63 @@ def test_more_replicas_than_nodes(history: History) -> None:
     ]
 
 
+def test_drained_nodes_do_not_count_for_replicas(history: History) -> None:
+    group = "nodes: [s1, {name: s2, weight: 0}]"
+    fleet = history.commit(
+        {
+            "groups/search.yaml": group,
+            "deployments/search/ranker.yaml": deployment(2, "replicas: 2"),
+        }
+    )
+    assert sentences(fleet) == [
+        "deployments/search/ranker.yaml:3:11: replicas is 2 but group search has 1 node of a"
+        " weight above 0; write 1 or all, or add nodes"
+    ]
+
+
+def test_how_many_nodes_a_registry_knows_is_no_mistake(history: History) -> None:
+    group = "nodes: {dns: tasks.agent, port: 8080}"
+    fleet = history.commit(
+        {
+            "groups/search.yaml": group,
+            "deployments/search/ranker.yaml": deployment(2, "replicas: 9"),
+        }
+    )
+    assert not fleet.problems
+    assert fleet.groups["search"].nodes == ()
+
+
+@pytest.mark.parametrize(
+    ("rollout", "sentence"),
+    [
+        ("{waves: [1, 50%]}", "3:22: the last wave must be 100%, or some nodes would never have"),
+        ("{waves: [2, 1, 100%]}", "3:22: wave 1 is no more than 2 before it; each must have more"),
+        ("{waves: [50%, 25%, 100%]}", "wave 25% is no more than 50% before it"),
+        ("{waves: [100%, 3, 100%]}", "wave 3 is no more than 100% before it"),
+        ("{pause: 5m}", "3:18: pause is the time between waves; add waves such as [1, 25%, 100%]"),
+        ("{waves: [100%], pause: 5m}", "pause is the time between waves"),
+        ("{strategy: recreate, golden: {}}", "golden requests need the new version loaded beside"),
+    ],
+)
+def test_rollouts_that_no_node_could_carry_out(
+    history: History, rollout: str, sentence: str
+) -> None:
+    fleet = history.commit({"deployments/search/ranker.yaml": deployment(2, f"rollout: {rollout}")})
+    assert versions(fleet)["ranker"] == 1
+    (only,) = sentences(fleet)
+    assert sentence in only
+
+
+@pytest.mark.parametrize(
+    "waves", ["[100%]", "[1, 25%, 100%]", "[1, 2, 50%, 100%]", "[10%, 3, 100%]"]
+)
+def test_waves_that_end_with_all(history: History, waves: str) -> None:
+    fleet = history.commit(
+        {"deployments/search/ranker.yaml": deployment(2, f"rollout: {{waves: {waves}}}")}
+    )
+    assert not fleet.problems
+
+
 def test_a_group_that_shrinks_takes_no_model_down(history: History) -> None:
     history.commit({"deployments/search/ranker.yaml": deployment(2, "replicas: 2")})
     fleet = history.commit({"groups/search.yaml": "nodes: [s1]"})

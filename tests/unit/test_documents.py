@@ -148,6 +148,11 @@ def test_what_is_not_even_yaml_gets_its_own_sentence(text: str | bytes, sentence
         ("labels: {stable: latest}", "labels.stable (the text 'latest') must be a version"),
         ("rollout: {strategy: slow}", "rollout.strategy (the text 'slow') must be overlap or rec"),
         ("rollout: {speed: 1}", "unknown field 'speed'; known are strategy"),
+        ("rollout: {waves: [0, 100%]}", "rollout.waves[0] (0) must be a number of nodes such as 1"),
+        ("rollout: {waves: [1, 101%]}", "must be a number of nodes such as 1, or a share such as"),
+        ("rollout: {pause: 5}", "rollout.pause (5) must be a duration such as 5m"),
+        ("rollout: {golden: {requests: ../x}}", "must be a path within the version's folder"),
+        ("rollout: {golden: {within: 1d}}", "rollout.golden.within (the text '1d') must be a"),
     ],
 )
 def test_what_the_schema_refuses_says_what_would_be_right(line: str, sentence: str) -> None:

@@ -1,6 +1,6 @@
 """Placement: every node comes to the same answer, and little moves when nodes come and go."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.planning.placement import holders
@@ -62,3 +62,62 @@ def test_the_answer_is_the_same_in_every_version() -> None:
         "search-2",
         "search-1",
     )
+
+
+weights = st.sampled_from([0.5, 1.0, 2.0, 3.0])
+
+
+@given(
+    nodes=st.dictionaries(names, weights, min_size=2, max_size=10),
+    replicas=st.integers(1, 3),
+    data=st.data(),
+)
+@settings(max_examples=40)
+def test_a_node_that_joins_takes_its_share_and_nothing_else_moves(
+    nodes: dict[str, float], replicas: int, data: st.DataObject
+) -> None:
+    if replicas > 1:
+        nodes = even(list(nodes))  # of the second choice nobody's share is a plain fraction
+    joiner = data.draw(st.sampled_from(sorted(nodes)))
+    others = {name: weight for name, weight in nodes.items() if name != joiner}
+    keys, moved = [f"group/model-{number}" for number in range(1000)], 0
+    for key in keys:
+        before, after = holders(key, others, replicas), holders(key, nodes, replicas)
+        came = set(after) - set(before)
+        assert came <= {joiner}
+        assert len(set(before) - set(after)) <= len(came)
+        moved += len(came)
+    share = min(1.0, replicas * nodes[joiner] / sum(nodes.values()))
+    assert moved <= len(keys) * (share + 0.05)
+
+
+@given(
+    nodes=st.dictionaries(names, weights, min_size=2, max_size=10),
+    replicas=st.integers(1, 3),
+    data=st.data(),
+)
+def test_a_node_that_weighs_more_gains_and_gives_nothing_away(
+    nodes: dict[str, float], replicas: int, data: st.DataObject
+) -> None:
+    heavier = data.draw(st.sampled_from(sorted(nodes)))
+    for number in range(50):
+        before = holders(f"group/model-{number}", nodes, replicas)
+        after = holders(f"group/model-{number}", nodes | {heavier: 10.0}, replicas)
+        assert set(after) - set(before) <= {heavier}
+        assert heavier in after or heavier not in before
+
+
+def test_shares_go_by_weight() -> None:
+    nodes = {"a": 1.0, "b": 2.0, "c": 3.0}
+    held = [holders(f"group/model-{number}", nodes, 1)[0] for number in range(6000)]
+    counts = {node: held.count(node) for node in nodes}
+    assert 900 < counts["a"] < 1100
+    assert 1880 < counts["b"] < 2120
+    assert 2880 < counts["c"] < 3120
+
+
+def test_a_node_of_weight_0_holds_nothing() -> None:
+    nodes = {"a": 1.0, "b": 0.0}
+    assert holders("search/ranker", nodes, 2) == ("a",)
+    assert holders("search/ranker", nodes, None) == ("a",)
+    assert holders("search/ranker", {"b": 0.0}, None) == ()

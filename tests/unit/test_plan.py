@@ -84,6 +84,24 @@ def test_a_new_pin_is_fetched_and_then_asked_beside_the_old_version() -> None:
     assert config["a"] == Ask(frozenset({1, 2}))
 
 
+def test_how_long_it_is_deployed_as_asked_is_told() -> None:
+    world, memory = serving_world(*ABC)
+    made = make_plan(world, memory, NOW)
+    assert made.outcomes[0].deployed_seconds == 0
+    made = make_plan(world, made.memory, NOW + 7)
+    assert made.outcomes[0].deployed_seconds == 7
+    away = replace(world, served=served({"b": {1: UP}, "c": {1: UP}}))
+    lost = make_plan(away, made.memory, NOW + 8)
+    assert lost.outcomes[0].phase is not Phase.DEPLOYED
+    assert lost.outcomes[0].deployed_seconds is None
+    made = make_plan(world, lost.memory, NOW + 9)
+    assert made.outcomes[0].deployed_seconds == 0
+    # What is asked is another thing, although it comes to the same version.
+    asked = replace(ABC[0], rollout=Rollout(Strategy.RECREATE))
+    made = make_plan(replace(world, desired=desired(asked, *ABC[1:])), made.memory, NOW + 20)
+    assert made.outcomes[0].deployed_seconds == 0
+
+
 def test_a_pin_that_its_bucket_has_lost_goes_on_and_is_named() -> None:
     world, memory = serving_world(*ABC)
     world = replace(world, available=available(listing("a", pin=1), listing("b", 1, pin=1)))
@@ -91,7 +109,9 @@ def test_a_pin_that_its_bucket_has_lost_goes_on_and_is_named() -> None:
     assert made.steps == ()
     lost, kept = made.outcomes[:2]
     assert (lost.phase, lost.reason) == (Phase.DEPLOYED, "SourceGone")
-    assert "version 1 is not in gs://models/a any more; this node keeps what it has" in lost.sentence
+    assert (
+        "version 1 is not in gs://models/a any more; this node keeps what it has" in lost.sentence
+    )
     assert kept.reason == "Serving"
 
 

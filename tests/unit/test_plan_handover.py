@@ -177,6 +177,22 @@ def test_a_move_is_no_removal_from_git() -> None:
     assert all(condition.holds for condition in made.conditions)
 
 
+def test_one_that_left_git_goes_also_where_all_others_are_elsewhere() -> None:
+    """The node is empty then, but the repo is not."""
+    asked = replace(
+        desired(policy=replace(POLICY, max_removals=2)),
+        elsewhere=(MOVED,),
+        holders={"a": ("m",)},
+    )
+    peers = {"m": peer("m", MOVED)}
+    made = play((0, peers), (10, peers), asked=asked)
+    assert configured(made) == {}
+    emptied = replace(asked, elsewhere=(), holders={})
+    made = play((0, peers), (10, peers), asked=emptied)
+    assert made.steps == ()
+    assert "leaves this node with no model at all" in made.removals[0].sentence
+
+
 def test_in_doubt_about_git_nothing_is_handed_over() -> None:
     both: Peers = {"m": peer("m", MOVED), "o": peer("o", MOVED)}
     memory = remembered({"a": [1], "b": [1]})
