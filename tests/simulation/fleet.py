@@ -74,6 +74,8 @@ class Setup:
     groups: tuple[str, ...] = ("g",)
     by_registry: bool = False
     """Whether a registry says who is in the group `g`, instead of git."""
+    by_dns: bool = False
+    """Whether that registry lists to each node only those that answer it."""
     with_addresses: bool = True
 
 
@@ -305,14 +307,17 @@ class Simulation:
 
     def _ask_registry(self) -> None:
         """Let each node ask who is in the group: the registry lists the machines that are on."""
-        policy = self.setup.policy
-        listed = [Member(name, f"{name}:{PORT}") for name, seat in self.seats.items() if seat.is_on]
+        timeout_seconds = self.setup.policy.member_timeout_seconds
+        listed = [Member(name, f"{name}:{PORT}") for name in self.alive]
         for name, seat in self.seats.items():
             before = seat.tracker
-            if self._part is not None and self._part.loses_git and name in self._part.nodes:
+            if self.setup.by_dns:
+                found = [member for member in listed if self._reaches(name, member.name)]
+                seat.tracker = before.take(found, self.now, timeout_seconds)
+            elif self._part is not None and self._part.loses_git and name in self._part.nodes:
                 seat.tracker = before.miss("RegistryUnreachable", "the registry is away")
             else:
-                seat.tracker = before.take(listed, self.now, policy.member_timeout_seconds)
+                seat.tracker = before.take(listed, self.now, timeout_seconds)
             if (before.members, before.trouble) != (seat.tracker.members, seat.tracker.trouble):
                 self._poke(name, self.now)
         self._at(self.now + REGISTRY_SECONDS, self._ask_registry)

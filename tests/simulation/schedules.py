@@ -124,6 +124,7 @@ class _Dice:
             groups=self._groups,
             by_registry=self._by_registry,
             with_addresses=self._chance(0.95),
+            by_dns=self._by_registry and self._chance(0.5),
         )
 
     def _members(self) -> list[Edit]:
