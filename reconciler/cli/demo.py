@@ -45,7 +45,7 @@ def _interrupt(*_: Any) -> None:
 
 
 def _play(services: Any, folder: Path, once: bool) -> bool:
-    from reconciler.demo.fleet import NODES, start_node, write_bucket
+    from reconciler.demo.fleet import NODES, Node, start_node, write_bucket
     from reconciler.demo.repository import ConfigRepository
     from reconciler.demo.scenes import Stage
     from reconciler.demo.services import start_bucket
@@ -54,9 +54,12 @@ def _play(services: Any, folder: Path, once: bool) -> bool:
     (folder / "bucket").mkdir()
     write_bucket(folder / "bucket")
     bucket = start_bucket(services, folder / "bucket")
-    repository = ConfigRepository(folder)
+    nodes = [Node(name) for name in NODES]
+    repository = ConfigRepository(folder, {node.name: node.address for node in nodes})
     click.echo(f"config repo  {repository.url}\nbucket       {bucket}")
-    nodes = [start_node(services, name, folder, repository.url, bucket) for name in NODES]
+    for node in nodes:
+        start_node(services, node, folder, repository.url, bucket)
+    click.echo(f"the fleet    {nodes[0].page}fleet")
     for node in nodes:
         click.echo(f"{node.name:12} {node.page}  (model server on port {node.serving_port})")
     results = list(Stage(services, repository, nodes, click.echo).play())

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,14 @@ class Node:
     """One agent and the model server that it drives."""
 
     name: str
-    status_port: int
-    serving_port: int
-    rest_port: int
+    status_port: int = field(default_factory=free_port)
+    serving_port: int = field(default_factory=free_port)
+    rest_port: int = field(default_factory=free_port)
+
+    @property
+    def address(self) -> str:
+        """Where other nodes ask it."""
+        return f"127.0.0.1:{self.status_port}"
 
     @property
     def page(self) -> str:
@@ -55,9 +60,9 @@ def write_bucket(data: Path) -> None:
     write_broken_model(data / "demo-models" / BROKEN[0] / str(BROKEN[1]))
 
 
-def start_node(services: Services, name: str, folder: Path, repo: str, bucket: str) -> Node:
+def start_node(services: Services, node: Node, folder: Path, repo: str, bucket: str) -> None:
     """Start an agent and its model server; the server waits for the agent's first models.config."""
-    node = Node(name, free_port(), free_port(), free_port())
+    name = node.name
     config_file = folder / name / "models" / "models.config"
     services.start(
         name,
@@ -69,7 +74,7 @@ def start_node(services: Services, name: str, folder: Path, repo: str, bucket: s
             "RECONCILER_MODELS_DIR": str(config_file.parent),
             "RECONCILER_STATE_DIR": str(folder / name / "state"),
             "RECONCILER_SERVING": f"127.0.0.1:{node.serving_port}",
-            "RECONCILER_LISTEN": f"127.0.0.1:{node.status_port}",
+            "RECONCILER_LISTEN": node.address,
             "RECONCILER_GIT_INTERVAL": "1s",
             "RECONCILER_BUCKET_INTERVAL": "5s",
             "RECONCILER_SETTLE": "1s",
@@ -79,7 +84,6 @@ def start_node(services: Services, name: str, folder: Path, repo: str, bucket: s
     wait_for(_exists(services, config_file), f"the first models.config of {name}", 30)
     command = model_server_command(node.serving_port, node.rest_port, config_file)
     services.start(f"{name}-server", command, {"TF_CPP_MIN_LOG_LEVEL": "2"})
-    return node
 
 
 def _exists(services: Services, path: Path) -> Callable[[], bool]:

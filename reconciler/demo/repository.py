@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from reconciler.demo.services import DemoError
@@ -15,14 +16,26 @@ _DEADLINE_SECONDS = 30.0
 class ConfigRepository:
     """A git repository made from example-config-repo, with the model files of its deployments."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make the bare repository and its first commit in `folder`."""
+    def __init__(self, folder: Path, addresses: Mapping[str, str]) -> None:
+        """Make the bare repository and its first commit in `folder`.
+
+        `addresses` says where each node's status endpoint is on this machine.
+        """
         self.url = str(folder / "config.git")
         self._checkout = folder / "checkout"
         self._git_in(folder, "init", "--quiet", "--bare", "--initial-branch=main", self.url)
         self._git_in(folder, "clone", "--quiet", self.url, str(self._checkout))
         shutil.copytree(data_folder("example-config-repo"), self._checkout, dirs_exist_ok=True)
+        for node, address in addresses.items():
+            self._set_address(node, address)
         self.commit("Deploy our first models")
+
+    def _set_address(self, node: str, address: str) -> None:
+        entry = f"  - name: {node}\n    address: {address}"
+        for file in (self._checkout / "groups").glob("*.yaml"):
+            text = re.sub(rf"(?m)^  - {node}$", f"  - name: {node}", file.read_text())
+            written = rf"(?m)^  - name: {node}(\n    address: .*)?$"
+            file.write_text(re.sub(written, entry, text))
 
     def pin(self, path: str, version: int) -> None:
         """Change the version in a deployment's file, as a pull request would."""
