@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.planning.memory import GOLDEN_FAILED, SERVER_STOPPED, Memory, accept, back_off
 from reconciler.planning.rollout import Request
+from reconciler.planning.trial_names import trial_name
 
 RELOAD_REFUSED = "ReloadRefused"
 RELOAD_UNANSWERED = "ReloadUnanswered"
@@ -106,7 +107,10 @@ def fold(memory: Memory, event: Event, now: float) -> Memory:
             before = known.load_failures.get(version)
             failure = back_off(sentence, before, now, reason=GOLDEN_FAILED, digest=digest)
             failures = {**known.load_failures, version: failure}
-            return memory.with_model(model, replace(known, load_failures=failures))
+            memory = memory.with_model(model, replace(known, load_failures=failures))
+            # The trial is over, also where the server does not take it down yet.
+            trial = memory.of(trial_name(model))
+            return memory.with_model(trial_name(model), replace(trial, desired=""))
         case ReloadStarted():
             return replace(memory, reload_started_at=now)
         case Reloaded(request):

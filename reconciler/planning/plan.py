@@ -102,14 +102,14 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     held = [target.deployment.model for target in targets if target.hold]
     goals = _set_goals(targets, (*leaving.held, *unknown, *held), local, memory)
     trials = find_trials(targets, local, memory, seen, now)
-    goals, memory = trials.withhold(goals), remember_trials(trials, targets, memory)
+    goals = trials.withhold(goals)
     room = find_room(targets, local, world.fetching or {}, desired.group)
 
     steps: list[Step] = [*_fetches(targets, room, memory, now), *trials.steps]
     elsewhere: tuple[str, ...] = ()
     if isinstance(served, Served):
         elsewhere = _find_elsewhere(memory, local)
-        memory = forget_good(memory, goals)
+        memory = remember_trials(trials, targets, forget_good(memory, goals))
         if not elsewhere:
             steps += _steer(world, goals, leaving, memory, seen, limits, now)
     elif served.reason == SERVER_UNREACHABLE and world.restart_config is not None:

@@ -99,7 +99,7 @@ def test_a_trial_survives_the_end_of_its_agent_and_of_its_server(
 ) -> None:
     node = make_stage(predict=True)
     publish(node, 1, predict_log())
-    publish(node, 2, predict_log("slow", x=[1.0], seconds=4.0))
+    publish(node, 2, predict_log("slow", x=[1.0], seconds=3.0))
     commit(node, 1)
     node.start()
     node.wait_served("ranker", 1)
@@ -109,14 +109,17 @@ def test_a_trial_survives_the_end_of_its_agent_and_of_its_server(
     assert node.agent is not None
     node.agent.kill()
     node.agent.wait(10)
-    assert node.serving(TRIAL) == {2}
+    wait_until(lambda: node.serving(TRIAL) == {2}, "a trial that is left over")
+    added, dropped = f"adds {TRIAL} 2", f"drops {TRIAL}"
+    assert (node.log.count(added), node.log.count(dropped)) == (1, 1), "1 was tried before it"
     node.start_agent()
-    wait_until(lambda: node.serving(TRIAL) == set(), "the end of what was left over")
-    wait_until(lambda: node.serving(TRIAL) == {2}, "another trial")
-    assert node.serving("ranker") == {1}
+    wait_until(lambda: node.log.count(dropped) == 2, "the end of what was left over")
+    wait_until(lambda: node.log.count(added) == 2, "another trial")
+    assert node.served("ranker").keys() <= {1}
 
     node.kill_server()
     node.start_server()
+    wait_until(lambda: node.log.count(added) > 2, "a third trial", seconds=60)
     node.wait_served("ranker", 2)
     assert node.serving(TRIAL) == set()
 

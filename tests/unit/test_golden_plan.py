@@ -336,6 +336,17 @@ def test_a_server_that_goes_down_in_a_later_trial_counts_too() -> None:
     assert node.memory.of("a").load_failures[2].attempts == 2
 
 
+def test_a_trial_whose_server_went_away_is_not_asked_again_while_it_is_away() -> None:
+    node = make(golden("a", 2), failing={("a", 2)})
+    node.run_until_asked()
+    node.is_silent = True
+
+    node.run(60)
+
+    assert node.tried == [("a", 2)]
+    assert node.memory.of("a").load_failures[2].attempts == 1
+
+
 def test_a_trial_that_is_being_unloaded_keeps_the_next_one_waiting() -> None:
     memory = remembered({"a": [1], "b": [1]})
 
@@ -439,13 +450,19 @@ def test_a_deployment_that_is_stopped_or_suspended_is_not_tried(change: dict[str
     assert node.tried == []
 
 
-def test_an_agent_that_starts_again_drops_what_it_left_and_tries_anew() -> None:
+@pytest.mark.parametrize("silent_seconds", [0, 0.3])
+def test_an_agent_that_starts_again_drops_what_it_left_and_tries_anew(
+    silent_seconds: float,
+) -> None:
     node = make(golden("a", 2))
     node.try_looks = 50
     node.run_until_asked()
     node.restart_agent()
     node.requests.clear()
     node.try_looks = 2
+    node.is_silent = True
+    node.run(silent_seconds)
+    node.is_silent = False
 
     node.run(10)
 
