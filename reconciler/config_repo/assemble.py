@@ -21,6 +21,7 @@ from reconciler.config_repo.locks import find_misfits
 from reconciler.config_repo.rules import find_rollout_mistakes, find_rule_mistakes
 from reconciler.config_repo.yaml_text import Mistake
 from reconciler.model import Deployment, Group, Lock, Problem
+from reconciler.planning.placement import Placement, place_all
 from reconciler.policy import Policy
 
 _CAUTIOUS = Policy(keep=1000, max_removals=0.0)
@@ -61,6 +62,18 @@ class Fleet:
     """Path -> the file that is not followed, and the first reason."""
     good: dict[str, str] = field(default_factory=dict)
     """Path -> blob id of its last good text, this commit included."""
+
+    _placements: dict[str, Placement] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def place(self, group: Group) -> Placement:
+        """Return where a group's deployments are, which is worked out once."""
+        # For 300 nodes and 1,000 deployments it takes half a second, and each node is asked for.
+        if group.name not in self._placements:
+            own = [item for item in self.deployments.values() if item.group == group.name]
+            self._placements[group.name] = place_all(own, group)
+        return self._placements[group.name]
 
     @property
     def lost_groups(self) -> list[str]:

@@ -19,7 +19,7 @@ from reconciler.config_repo.mirror import Mirror
 from reconciler.config_repo.tree import survey
 from reconciler.errors import ConfigError
 from reconciler.model import Commit, Deployment, Desired, Group, Member, Problem, Unavailable
-from reconciler.planning.placement import find_holders
+from reconciler.planning.placement import Placement
 from reconciler.policy import Policy
 
 FLEET_FILE = "fleet.yaml"
@@ -107,8 +107,9 @@ def choose_desired(fleet: Fleet, commit: Commit, node: str) -> Desired:
         for path, item in fleet.deployments.items()
         if group is not None and item.group == group.name
     }
-    holders = {item.model: find_holders(item, group) for item in own.values()} if group else {}
-    placed = {path: item for path, item in own.items() if node in holders[item.model]}
+    placement = fleet.place(group) if group else Placement({}, {})
+    held = placement.held.get(node, frozenset())
+    placed = {path: item for path, item in own.items() if path in held}
     deployments = _sort(placed.values(), group)
     return Desired(
         commit=commit,
@@ -116,7 +117,7 @@ def choose_desired(fleet: Fleet, commit: Commit, node: str) -> Desired:
         group=group,
         deployments=deployments,
         elsewhere=_sort((item for path, item in own.items() if path not in placed), group),
-        holders=holders,
+        holders={own[path].model: nodes for path, nodes in placement.holders.items()},
         policy=fleet.policy,
         problems=tuple(fleet.problems),
         broken=_find_broken(fleet, group, placed),

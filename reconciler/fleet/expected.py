@@ -10,7 +10,6 @@ from reconciler.config_repo.fleets import FleetReader
 from reconciler.errors import ConfigError
 from reconciler.fleet.poll import Target
 from reconciler.model import Desired
-from reconciler.planning.placement import find_holders
 
 _MAX_COMMITS = 10_000
 
@@ -65,7 +64,7 @@ def expect(fleet: Fleet, positions: Mapping[str, int]) -> Expected:
             description=deployment.description,
             version=deployment.named_version,
             stop=deployment.stop or not group.enabled,
-            holders=None if group.name in unlisted else find_holders(deployment, group),
+            holders=None if group.name in unlisted else fleet.place(group).holders[deployment.path],
         )
         deployments.append(expected)
     return Expected(

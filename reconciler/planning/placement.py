@@ -9,7 +9,8 @@ what that node gains or loses.
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from reconciler.model import Deployment, Group
 
@@ -20,6 +21,26 @@ def find_holders(deployment: Deployment, group: Group) -> tuple[str, ...]:
     """Return the names of the nodes that hold the deployment, in the order of a rollout."""
     weights = {member.name: member.weight for member in group.nodes}
     return holders(f"{deployment.group}/{deployment.model}", weights, deployment.replicas)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the deployments of one group are."""
+
+    holders: Mapping[str, tuple[str, ...]]
+    """Path of a deployment -> the nodes that hold it, in the order of a rollout."""
+    held: Mapping[str, frozenset[str]]
+    """Node -> paths of the deployments that it holds."""
+
+
+def place_all(deployments: Iterable[Deployment], group: Group) -> Placement:
+    """Return where the group's deployments are."""
+    holders = {item.path: find_holders(item, group) for item in deployments}
+    held: dict[str, set[str]] = {}
+    for path, nodes in holders.items():
+        for node in nodes:
+            held.setdefault(node, set()).add(path)
+    return Placement(holders, {node: frozenset(paths) for node, paths in held.items()})
 
 
 def holders(key: str, weights: Mapping[str, float], replicas: int | None) -> tuple[str, ...]:

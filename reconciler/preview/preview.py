@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 from reconciler.model import Available
-from reconciler.planning.placement import find_holders
 from reconciler.planning.steps import Limits
 from reconciler.preview.actions import find_actions
 from reconciler.preview.catalog import Catalog
@@ -75,6 +74,6 @@ def _count_holders(side: Side) -> dict[tuple[str, str], int]:
     for deployment in side.fleet.deployments.values():
         group = side.fleet.groups.get(deployment.group)
         if group is not None and not deployment.rollout.waves:
-            nodes = len(find_holders(deployment, group))
-            counts[deployment.group, deployment.model] = nodes
+            holders = side.fleet.place(group).holders[deployment.path]
+            counts[deployment.group, deployment.model] = len(holders)
     return counts
