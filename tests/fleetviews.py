@@ -17,6 +17,7 @@ _MODELS = (
     *("ranker", "retriever", "embedder", "classifier", "detector", "speller", "tagger", "scorer"),
     *("encoder", "decoder", "segmenter", "predictor", "summarizer", "matcher", "deduper"),
 )
+_FAILING = (("photos", "detector"), ("billing", "matcher-de"))
 _KINDS = ("", "-de", "-fr", "-ja", "-lite")
 _COMMITS = (
     ("4be1c07d", "Ada Lovelace", "Roll search/ranker out to 42", 4),
@@ -60,12 +61,7 @@ class _Fleet:
             )
             for n in range(deployments)
         ]
-        for node in machines:
-            node["deployments"] = _count(PHASES, [])
-        by_name = {node["name"]: node for node in machines}
-        for model in models:
-            for standing in model["nodes"]:
-                by_name[standing["node"]]["deployments"][standing["phase"]] += 1
+        _tell_nodes({node["name"]: node for node in machines}, models)
         models.sort(key=lambda m: (PHASES.index(m["phase"]), m["group"], m["model"]))
         machines.sort(key=lambda node: (node["group"], node["name"]))
         wrong = self._wrong(machines, models)
@@ -107,8 +103,9 @@ class _Fleet:
             "sentence": "the config repo did not answer within 20 s; commit d20f5a6 stays in force",
         }
         sentences = {
-            "dead": f"{address} did not answer within 3 s; is the agent running there?",
-            "trouble": f"GitReachable does not hold: {condition['sentence']}",
+            "dead": f"it has not answered since {self._time(74)[11:19]} UTC:"
+            f" http://{address}/status did not answer within 3 s; is the agent running there?",
+            "trouble": f"GitReachable does not hold (Timeout): {condition['sentence']}",
             "well": "nothing is wrong",
         }
         return {
@@ -133,7 +130,7 @@ class _Fleet:
             },
             "conditions": [condition] if state == "trouble" else [],
             "problems": 0,
-            "deployments": {},
+            "deployments": _count(PHASES, []),
         }
 
     def _deployment(
@@ -176,15 +173,23 @@ class _Fleet:
         progress = None
         if node["state"] == "dead":
             phase, reason, serving = "Unknown", "NoAnswer", []
-            sentence = "no answer for 74 s; then it was Deployed"
+            sentence = (
+                f"it has not answered since {self._time(74)[11:19]} UTC;"
+                f" its last word was Deployed: version {wanted} serves"
+            )
         elif stop:
             phase, reason, serving = "Stopped", "Stopped", []
             sentence = "it is stopped as git asks"
-        elif (group, model) in (("photos", "detector"), ("fraud", "scorer-ja")):
+        elif (group, model) in _FAILING or (
+            (group, model) == ("fraud", "scorer-fr") and int(node["name"][-2:]) % 3 == 0
+        ):
             phase, reason, serving = "Failed", "LoadFailed", [wanted - 1]
+            rest = f"version {wanted - 1} goes on serving"
+            if group == "billing":
+                serving, rest = [], "no version serves"
             sentence = (
                 f"version {wanted} could not be loaded (Data loss: unable to read variables);"
-                f" version {wanted - 1} goes on serving"
+                f" {rest}"
             )
         elif self._chance.random() < 0.003:
             phase, reason, serving = "Deploying", "Downloading", [wanted - 1]
@@ -211,22 +216,21 @@ class _Fleet:
                 node["group"],
                 node["name"],
                 None,
-                f"{node['name']} has not answered for {node['silent_seconds']:.0f} s:"
-                f" {node['sentence']}",
+                f"{node['name']}: {node['sentence']}",
             )
             for node in nodes
             if node["state"] == "dead"
         ]
         failed = [
             _trouble(
-                "critical" if not model["available_replicas"] else "serious",
+                "serious" if model["serving_replicas"] else "critical",
                 model["group"],
                 None,
                 model["model"],
                 f"{model['group']}/{model['model']}: {model['sentence']}",
             )
             for model in models
-            if model["phase"] in ("Failed", "Unknown")
+            if model["phase"] == "Failed"
         ]
         troubled = [
             _trouble(
@@ -237,7 +241,7 @@ class _Fleet:
                 f"{node['name']}: {node['sentence']}",
             )
             for node in nodes
-            if node["state"] == "trouble"
+            if node["conditions"]
         ]
         order = ("critical", "serious", "warning")
         return sorted(dead + failed + troubled, key=lambda item: order.index(item["severity"]))
@@ -271,6 +275,19 @@ def _group(name: str, nodes: list[dict[str, Any]], models: list[dict[str, Any]])
         "deployments": _count(PHASES, phases),
         "nodes": _count(STATES, [node["state"] for node in nodes]),
     }
+
+
+def _tell_nodes(nodes: dict[str, dict[str, Any]], models: list[dict[str, Any]]) -> None:
+    """Give each node its counts of phases, and the state and sentence that follow from them."""
+    for model in models:
+        for standing in model["nodes"]:
+            node, phase = nodes[standing["node"]], standing["phase"]
+            node["deployments"][phase] += 1
+            if node["state"] == "well" and phase in ("Failed", "Deploying"):
+                words = " failed" if phase == "Failed" else ""
+                node["sentence"] = f"{model['model']}{words}: {standing['sentence']}"
+                if phase == "Failed":
+                    node["state"] = "trouble"
 
 
 def _trouble(

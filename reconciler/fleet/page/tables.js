@@ -5,7 +5,7 @@
 // on the screen (content-visibility); the roles tell a screen reader that they are tables.
 
 import { fill, h } from "./dom.js";
-import { ago, bytes, clock, duration, number, plural, sortVersions, span } from "./words.js";
+import { ago, bytes, duration, number, plural, sortVersions, span } from "./words.js";
 
 export const PHASES = ["Failed", "Unknown", "Deploying", "Stopping", "Deployed", "Stopped"];
 export const STATES = ["dead", "trouble", "unasked", "well"];
@@ -77,6 +77,13 @@ function opener(key, isOpen, ...words) {
 
 const muted = (...words) => h("span.muted", {}, words);
 
+// Whether a node or a deployment is as it should be, and its sentence says nothing that the rest of
+// its row does not say. A node that is well may still be on its way to a new version.
+function isQuiet({ state, phase, deployments }) {
+  return phase === "Deployed"
+    || (state === "well" && !PHASES.slice(0, 4).some((moving) => deployments[moving]));
+}
+
 // --- groups ---------------------------------------------------------------------------------
 
 const groups = {
@@ -121,7 +128,7 @@ const deployments = {
       [stack(counts, PHASES), item.wanted_replicas
         ? `${number(item.available_replicas)} of ${number(item.wanted_replicas)}`
         : item.serving_replicas ? `${number(item.serving_replicas)} left` : "none wanted"],
-      item.phase === "Deployed" ? muted(item.sentence) : item.sentence,
+      isQuiet(item) ? muted(item.sentence) : item.sentence,
     ];
   },
   detail: (item) => [
@@ -175,7 +182,7 @@ const nodes = {
         : muted("not known"),
       node.applied ? h("span.last", { title: last }, commitName(node.applied), ` ${lagWords(node)}`)
         : muted(node.observed ? "none applied yet" : "not known"),
-      node.state === "well" ? muted(node.sentence) : [silence(node), node.sentence],
+      isQuiet(node) ? muted(node.sentence) : [silence(node), node.sentence],
     ];
   },
   detail(node, { view }) {
@@ -210,10 +217,8 @@ const nodes = {
 
 // Since when nobody heard of it: what one asks of a dead node first.
 function silence(node) {
-  if (node.state !== "dead") return null;
-  if (!node.answered_at) return h("strong", {}, "It never answered. ");
-  return [h("strong", {}, "No answer for ", span(node.answered_at)),
-    ` (since ${clock(node.answered_at)}): `];
+  if (node.state !== "dead" || !node.answered_at) return null;
+  return [h("strong", {}, "No answer for ", span(node.answered_at)), ": "];
 }
 
 function addressLink(address) {
@@ -261,7 +266,7 @@ export function fillTable(element, table, items, view, open) {
     const isOpen = table.isOpenable && open.has(key);
     const first = table === groups ? view.wrong.find((wrong) => wrong.group === key)?.sentence : "";
     // What is opened shows all there is, from other parts of the answer too: always built anew.
-    const sign = isOpen ? Symbol(key) : JSON.stringify([item, first], withoutVolatile);
+    const sign = isOpen ? Symbol(key) : JSON.stringify([item, first], table === nodes ? withoutVolatile : null);
     return { key: item.address ? `${key} ${item.address}` : key, sign,
       build: () => rowItem(table, item, { view, wrong: view.wrong, isOpen }) };
   }));
@@ -273,7 +278,8 @@ function withoutVolatile(name, value) {
 
 function rowItem(table, item, context) {
   const cells = table.cells(item, context);
-  return h(`div.item.is-${item.state ?? item.phase}`, {},
+  const quiet = table !== groups && isQuiet(item) ? ".is-quiet" : "";
+  return h(`div.item.is-${item.state ?? item.phase ?? item.result}${quiet}`, {},
     row(table.heads, cells),
     context.isOpen ? h("div.detail", { role: "row" },
       h("div", { role: "cell", "aria-colspan": cells.length }, table.detail(item, context))) : null);

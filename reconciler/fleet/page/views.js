@@ -39,6 +39,7 @@ const rank = (node) => STATES.indexOf(node.state);
 const haystacks = new WeakMap();
 
 function matchesText(item, words, text) {
+  if (!text) return true;
   if (!haystacks.has(item)) {
     haystacks.set(item, words(item).flat(Infinity).join("\n").toLowerCase());
   }
@@ -195,12 +196,12 @@ function renderWrong(view, place, showAll) {
     const sign = JSON.stringify(trouble);
     return { key: sign.replace(/\d+/g, "#"), sign, build: () => wrongItem(trouble) };
   }));
-  const beyond = view.wrong_count - view.wrong.length;
+  const beyond = shown.length === matching.length ? view.wrong_count - view.wrong.length : 0;
   show(box.querySelector(".more"),
     matching.length > WRONG_SHOWN
       ? h("button.plain", { type: "button", "data-more": "" }, showAll ? "Show fewer"
         : `Show ${number(matching.length - WRONG_SHOWN)} more`) : null,
-    beyond > 0 && showAll ? ` ${number(beyond)} more are wrong and not listed.` : null);
+    beyond > 0 ? ` ${number(beyond)} more are wrong and not listed.` : null);
 }
 
 function wrongItem({ severity, group, node, model, sentence }) {

@@ -45,13 +45,6 @@ export function moment(time) {
   return new Date(time).toLocaleString();
 }
 
-// The time alone where it was today.
-export function clock(time) {
-  const date = new Date(time);
-  return date.toDateString() === new Date().toDateString()
-    ? date.toLocaleTimeString() : date.toLocaleString();
-}
-
 export function duration(seconds) {
   const [unit, length] = UNITS.find(([, length]) => seconds >= length) ?? UNITS.at(-1);
   return `${number(Math.floor(seconds / length))} ${unit}`;
