@@ -69,6 +69,8 @@ class Keeper:
         """What the proxy was last told of; None before that."""
         self._failed: str | None = None
         """What it could not be told."""
+        self._trouble = ""
+        """Why not, in a sentence."""
         self._failures = 0
         """How often in a row."""
         self._tried_at = -math.inf
@@ -91,17 +93,22 @@ class Keeper:
     def keep(self, text: str) -> bool:
         """Bring file and proxy to `text` where it is time; return whether that was done now.
 
-        Raises IngressError with a sentence where it could not be done; it is tried again later.
+        Raises IngressError with a sentence where it could not be done; it is tried again later, and
+        until then each call raises the same, for the trouble is not over.
         """
-        if text == self._loaded == self.read() or self._clock() < self._due_at(text):
+        if text == self._loaded == self.read():
+            return False
+        if self._clock() < self._due_at(text):
+            if self._failed is not None:
+                raise IngressError(self._trouble)
             return False
         self._tried_at = self._clock()
         try:
             self.place(text)
             self._reload()
-        except IngressError:
+        except IngressError as error:
             self._failures = self._failures + 1 if text == self._failed else 1
-            self._failed = text
+            self._failed, self._trouble = text, str(error)
             raise
         self._loaded, self._failed, self._failures = text, None, 0
         return True

@@ -332,18 +332,20 @@ def test_what_the_check_refuses_stays_out_and_is_tried_ever_more_rarely(bench: B
         bench.keeper.keep("two")
     assert bench.file.read_text() == "one"
     assert not bench.keeper.candidate.exists()
+    bench.calls()
     waits = []
     for _ in range(7):
         start = bench.now
-        while True:
+        while not bench.calls():
             bench.now += 1
-            try:
-                assert not bench.keeper.keep("two")
-            except IngressError:
-                break
+            with pytest.raises(IngressError, match="check says no"):
+                bench.keeper.keep("two")
         waits.append(bench.now - start)
     assert waits == [4, 8, 16, 32, 60, 60, 60]
     bench.refuses.unlink()
+    with pytest.raises(IngressError, match="check says no"):
+        bench.keeper.keep("three")
+    assert not bench.calls(), "too soon, and nothing says that the trouble is over"
     bench.now += 2
     assert bench.keeper.keep("three"), "something else is wanted: that is tried soon"
     assert bench.file.read_text() == "three"
