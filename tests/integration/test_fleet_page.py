@@ -203,6 +203,13 @@ def test_two_agents_of_one_name_are_both_shown(browser: Browser, view: View) -> 
         assert "Dead" in named[0]
         assert "Well" in named[1]
 
+        browser.evaluate("window.kept = [...document.querySelectorAll('.item')]; true")
+        view["nodes"][-1]["state"] = "trouble"
+        page.show(view)
+        ask_now(browser)
+        browser.wait_for("document.querySelector('.is-trouble')")
+        assert browser.evaluate("kept.every(item => item.isConnected)")
+
 
 def test_text_is_text_and_never_markup(browser: Browser, view: View) -> None:
     evil = json.loads(
@@ -406,7 +413,7 @@ def test_no_width_and_no_name_breaks_the_layout(
             go(browser, page, place, width=width, dark=dark)
             assert browser.evaluate("document.documentElement.scrollWidth") <= width, place
             beyond = browser.evaluate(
-                "[...document.querySelectorAll('main > section > *, .row, .detail, nav a, form *')]"
+                "[...document.querySelectorAll('section > *, .row, .row > *, .detail, nav a')]"
                 ".filter(e => !e.closest('.aside, .head, option'))"
                 ".filter(e => e.getBoundingClientRect().right > innerWidth)"
                 ".map(e => e.outerHTML.slice(0, 80))"
@@ -436,7 +443,7 @@ def test_it_follows_the_fleet_without_touching_what_stays(
     go(browser, page, "#deployments?open=search/speller")
     browser.evaluate(
         "window.kept = [...document.querySelectorAll('.item')];"
-        "document.querySelector('[data-open=\"search/ranker\"]').focus(); true"
+        "document.querySelector('[data-open=\"search/suggest\"]').focus(); true"
     )
     ranker = view["deployments"].pop(0)
     ranker |= {"phase": "Deployed", "sentence": "3 of 3 replicas serve version 42"}
@@ -448,7 +455,7 @@ def test_it_follows_the_fleet_without_touching_what_stays(
 
     assert browser.evaluate("kept.every(item => item.isConnected)")
     assert browser.evaluate("document.querySelector('.item:last-child') === kept[0]")
-    assert browser.evaluate(f"{FOCUSED}.dataset.open") == "search/ranker"
+    assert browser.evaluate(f"{FOCUSED}.dataset.open") == "search/suggest"
     assert "version 7 serves until search-2 does" in read(browser)
 
 
