@@ -44,6 +44,11 @@ class GitWatch:
         """The newest commit, where it may not be followed."""
         self.fetched_at_seconds: float | None = None
         """When a fetch last succeeded, Unix time."""
+        self._fetch_trouble: Unavailable | None = self.trouble
+        """Why the newest commit may be another one than that of the last fetch."""
+        self._unread: Commit | None = None
+        """A commit that may be followed as soon as it can be read, as when who is in its groups
+        was not known."""
 
     async def restore(self) -> None:
         """Read what the mirror on disk holds, without the network."""
@@ -69,28 +74,42 @@ class GitWatch:
 
         Where it leaves open what this node should do, what it did before stays in force.
         """
-        before = (self.desired, self.members_trouble)
+        before = (self.desired, self.members_trouble, self.trouble)
         async with self._reading:
             if not self._repo.set_members(members, troubles):
                 return False
             self.members_trouble = None
             if self.desired is not None:
                 await self._read_again(self.desired.commit)
+            # Last, because whose members are to be known follows from what was read last.
+            if self._unread is not None:
+                await self._try_again(self._unread)
         if self.desired is None:
             await self.restore()
-        return (self.desired, self.members_trouble) != before
+        return (self.desired, self.members_trouble, self.trouble) != before
 
     async def _read_again(self, commit: Commit) -> None:
         try:
             self.desired = await run_beside(lambda: self._repo.read(commit), "git read")
-        except ReconcilerError as error:
-            self.members_trouble = Unavailable(error.reason, str(error))
+        except Exception as error:
+            self.members_trouble = _explain(error, self.members_trouble)
+
+    async def _try_again(self, commit: Commit) -> None:
+        try:
+            refusal = await self._follow(commit)
+        except Exception as error:
+            self._note_trouble(error)
+        else:
+            self._note(commit, refusal)
+            self.trouble = self._fetch_trouble
 
     async def poll(self) -> bool:
         """Fetch once and return whether anything is other than before."""
         before = (self.desired, self.trouble, self.source_verified)
+        is_fetched = False
         try:
             newest = await run_beside(self._mirror.fetch, "git fetch")
+            is_fetched = True
             refusal = await self._consider(newest)
             if refusal is not None and self.desired is None:
                 # The mirror could not be read at the start and has been repaired since.
@@ -102,6 +121,7 @@ class GitWatch:
             self.fetched_at_seconds = time.time()
         except Exception as error:
             self._note_trouble(error)
+        self._fetch_trouble = None if is_fetched else self.trouble
         return (self.desired, self.trouble, self.source_verified) != before
 
     async def _consider(self, commit: Commit) -> UnverifiedError | None:
@@ -110,6 +130,7 @@ class GitWatch:
 
     async def _follow(self, commit: Commit) -> UnverifiedError | None:
         """Follow the commit, or return why it may not be followed."""
+        self._unread = None
         if self.desired is not None and self.desired.commit == commit:
             await run_beside(self._trust.save, "git trust")
             return None
@@ -117,23 +138,14 @@ class GitWatch:
             signer = await run_beside(lambda: self._trust.check(commit), "git verify")
         except UnverifiedError as error:
             return error
+        self._unread = commit
         self.desired = desired = await run_beside(lambda: self._repo.read(commit), "git read")
+        self._unread = None
         await run_beside(lambda: self._trust.follow(desired, signer), "git trust")
         return None
 
     def _note_trouble(self, error: Exception) -> None:
-        if isinstance(error, ReconcilerError):
-            self.trouble = Unavailable(error.reason, str(error))
-            return
-        # What one push brings would else end every agent of the fleet, again at each start.
-        trouble = Unavailable(
-            "Bug",
-            f"the newest commit could not be read because of a bug ({error!r}); please report it,"
-            " and take the change back for now",
-        )
-        if trouble != self.trouble:
-            log.error("%s", trouble.sentence, exc_info=error)
-        self.trouble = trouble
+        self.trouble = _explain(error, self.trouble)
 
     def _note(self, newest: Commit, refusal: UnverifiedError | None) -> None:
         if refusal is None:
@@ -141,3 +153,18 @@ class GitWatch:
             return
         self.unverified = newest
         self.source_verified = Condition(SOURCE_VERIFIED, False, refusal.reason, str(refusal))
+
+
+def _explain(error: Exception, before: Unavailable | None) -> Unavailable:
+    """Return why a commit is not followed; a bug is logged unless it was said `before`."""
+    if isinstance(error, ReconcilerError):
+        return Unavailable(error.reason, str(error))
+    # What one push brings would else end every agent of the fleet, again at each start.
+    trouble = Unavailable(
+        "Bug",
+        f"the newest commit could not be read because of a bug ({error!r}); please report it,"
+        " and take the change back for now",
+    )
+    if trouble != before:
+        log.error("%s", trouble.sentence, exc_info=error)
+    return trouble
