@@ -150,7 +150,7 @@ function countTile(heading, href, counts, good, names) {
       `${number(counts[name])} ${name === "unasked" ? "not asked" : name.toLowerCase()}`), " "]);
   return tile(heading.toLowerCase(), h("a", { href }, heading),
     [number(counts[good]), h("small", {}, ` of ${number(total(counts))} ${good.toLowerCase()}`)],
-    stack(counts, names), rest.length ? rest : "and nothing else");
+    stack(counts, names), rest.length ? rest : total(counts) ? "all of them" : "there are none");
 }
 
 function diskTile(nodes) {
