@@ -5,7 +5,7 @@ date (`git pull` in a loop, git-sync), or those that were given by address. A gr
 be followed counts as it last could, so that a slip in git takes no node out of the proxy.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -21,6 +21,7 @@ from reconciler.model import Member
 
 FRESH_SECONDS: Final = 5.0
 """How old an answer may be: a question that hangs must not keep its node in the proxy."""
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class CloneNodes:
 
     def read(self) -> tuple[list[Node], list[str]]:
         """Return the nodes of the newest commit; raises GitError or ConfigError."""
-        commit_id = self._checkout.git("rev-parse", "--verify", "HEAD").strip()
+        commit_id = self._checkout.resolve("HEAD").id
         if commit_id != self._commit_id:
             self._fleet = self._reader.read(commit_id, self._fleet.good)
             self._commit_id = commit_id
@@ -96,9 +97,10 @@ def read_words(
 
     `now` is by the poller's clock.
     """
+    nodes = list(nodes)
     by_target = {sighting.target: sighting for sighting in sightings}
     words: list[Word] = []
-    notes: list[str] = []
+    notes = list(_find_shared(nodes))
     taken: dict[str, str | None] = {}
     for node in nodes:
         sighting = by_target[node.target]
@@ -113,6 +115,20 @@ def read_words(
         taken[server.node] = node.target.address
         words.append(read_word(server, sighting.answer))
     return words, notes
+
+
+def _find_shared(nodes: Iterable[Node]) -> Iterator[str]:
+    """Yield a sentence for each TensorFlow Serving that more than one node is said to be."""
+    by_place: dict[str, list[str]] = {}
+    for node in nodes:
+        by_place.setdefault(node.server.rest, []).append(node.server.node)
+    for rest, names in by_place.items():
+        if len(names) > 1:
+            more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+            yield (
+                f"requests for any of {', '.join(names[:_MAX_NAMED])}{more} go to {rest}: say where"
+                " each is by `rest` and `grpc` in groups/"
+            )
 
 
 def _find_trouble(node: Node, sighting: Sighting, now: float) -> str | None:

@@ -177,12 +177,26 @@ def test_of_two_nodes_that_say_one_name_the_first_counts() -> None:
     answer = read_answer(node.body)
     targets = [Target("one:80"), Target("two:80")]
     words, notes = read_words(
-        [Node(target, A) for target in targets],
+        [Node(target, server) for target, server in zip(targets, (A, B), strict=True)],
         [Sighting(target, answer, 0.0) for target in targets],
         0.0,
     )
     assert [said.is_blind for said in words] == [False, True]
     assert notes == ["two:80: it says that it is a, as one:80 does"]
+
+
+def test_nodes_that_are_said_to_have_one_server_are_named() -> None:
+    targets = [Target(f"{name}:8080", name, "g") for name in "abcdefgh"]
+    nodes = [
+        Node(target, Server(str(target.name), "h:8500", "h:8501" if target.name < "h" else "i:1"))
+        for target in targets
+        if target.name
+    ]
+    _, notes = read_words(nodes, [Sighting(target, trouble="away") for target in targets], 0.0)
+    assert [note for note in notes if not note.endswith("away")] == [
+        "requests for any of a, b, c, d, e and 2 more go to h:8501: say where each is by `rest`"
+        " and `grpc` in groups/"
+    ]
 
 
 def test_a_change_is_told_in_a_sentence() -> None:
