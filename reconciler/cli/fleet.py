@@ -12,7 +12,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ NOBODY = 2
 _WORST_ROWS = 40
 _WATCH_SECONDS = 2.0
 _URL_DEADLINE_SECONDS = 10.0
+_EVERY_ADDRESS = ("0.0.0.0", "[::]")  # noqa: S104 - recognised here, not listened on
 _Look = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
 
 
@@ -74,6 +75,8 @@ def status(
 ) -> None:
     """Show the whole fleet, what is wrong first.
 
+    A terminal with fewer than 100 columns has no room for the nodes' free disk; --json has all.
+
     Exit code 0: nothing is wrong and nothing under way. 1: not so. 2: no node could be asked.
     """
     if url is not None and (folder is not None or addresses):
@@ -107,7 +110,8 @@ def _show(view: dict[str, Any], *, as_json: bool, show_all: bool) -> None:
 
     from reconciler.cli.fleet_table import make_table
 
-    Console().print(make_table(view, None if show_all else _WORST_ROWS))
+    console = Console()
+    console.print(make_table(view, None if show_all else _WORST_ROWS, console.width))
 
 
 async def _watch(look: _Look, show_all: bool) -> dict[str, Any]:
@@ -124,7 +128,7 @@ async def _watch(look: _Look, show_all: bool) -> dict[str, Any]:
             try:
                 view = await look()
                 rows = None if show_all else max(5, console.height // 3)
-                live.update(make_table(view, rows), refresh=True)
+                live.update(make_table(view, rows, console.width), refresh=True)
             except ReconcilerError as error:
                 live.update(f"{error}; asked again", refresh=True)
             passed_seconds = time.monotonic() - begun_at
@@ -176,6 +180,7 @@ def _find_nodes(folder: Path | None, addresses: tuple[str, ...]) -> _Nodes:
         from reconciler.fleet.expected import Expected
         from reconciler.fleet.poll import Target
 
+        _check_addresses(addresses)
         given = Expected(tuple(map(Target, dict.fromkeys(addresses))), (), {})
         return _Nodes(lambda: given, has_git=False)
     from reconciler.config_repo.checkout import Checkout
@@ -192,12 +197,29 @@ def _find_nodes(folder: Path | None, addresses: tuple[str, ...]) -> _Nodes:
             " them; name them by --node, or ask one of them by `status --url`",
             err=True,
         )
+    if not expected.enabled and not expected.lost_files:
+        _end_blind(
+            f"the current commit of the clone has no group in {folder or Path()}; name the config"
+            " repo's folder by -C, or name nodes by --node HOST:PORT"
+        )
     if not any(target.address for target in expected.targets):
         _end_blind(
             "no node in groups/*.yaml has an address, so none can be asked; write `- {name:"
             ' search-1, address: "search-1:8080"}`, or name nodes by --node HOST:PORT'
         )
     return _Nodes(reader.read, has_git=True)
+
+
+def _check_addresses(addresses: Iterable[str]) -> None:
+    """Refuse what is no address before it is shown as a node: it may hold a password."""
+    from reconciler.cli.options import quote_address
+    from reconciler.status.client import StatusError, check_url
+
+    for address in addresses:
+        try:
+            check_url(address)
+        except StatusError as error:
+            raise SettingsError(f"--node {quote_address(address)}: {error}") from None
 
 
 def _end_blind(sentence: str) -> Any:
@@ -252,7 +274,10 @@ def serve(folder: Path | None, addresses: tuple[str, ...], listen: str) -> None:
     from reconciler.cli.options import start_logging
     from reconciler.fleet.desk import FleetDesk
     from reconciler.fleet.server import FleetServer
+    from reconciler.ingress.proxy import is_address
 
+    if not is_address(listen):
+        raise SettingsError(f"--listen {listen!r} is not host:port, as 127.0.0.1:8090 is")
     start_logging("text")
     nodes = _find_nodes(folder, addresses)
     desk = FleetDesk(nodes.read, socket.gethostname(), has_git=nodes.has_git, always=True)
@@ -260,6 +285,8 @@ def serve(folder: Path | None, addresses: tuple[str, ...], listen: str) -> None:
     async def run() -> None:
         server = FleetServer(desk, listen)
         host = listen.rpartition(":")[0]
+        if host in _EVERY_ADDRESS:  # which no browser can open from elsewhere
+            host = socket.gethostname()
         click.echo(f"the fleet's page is at http://{host}:{server.port}/fleet", err=True)
         await server.run()
 

@@ -33,23 +33,28 @@ _COLOURS = {
 _STATES = ("dead", "trouble", "unasked", "well")
 _WORST_FIRST = (*_STATES, "Failed", "Unknown", "Deploying", "Stopping", "Deployed", "Stopped")
 _MAX_WRONG_ROWS = 20
+_LEFT_OUT_BELOW = {"disk free": 100, "group": 70, "commit": 70}
+"""Columns of the nodes' table that narrower terminals have no room for beside the sentence."""
 
 
 def read_view(body: bytes) -> Json:
     """Return the view in the body of a /fleet.json; raises StatusError where it is none."""
     try:
         view: Json = json.loads(body)
-        make_table(view, None)  # what can be shown is a view
+        make_table(view, None, 100)  # what can be shown is a view
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise StatusError("the answer is not a reconciler's view of a fleet") from None
     return view
 
 
-def make_table(view: Json, rows: int | None) -> Group:
-    """Return the view for people, with at most so many rows of each kind."""
+def make_table(view: Json, rows: int | None, width: int) -> Group:
+    """Return the view for people, with at most so many rows of each kind.
+
+    `width` is the terminal's, in characters: what a narrow one has no room for is left out.
+    """
     parts: list[Any] = [_headline(view), *_wrong(view, rows)]
     parts += _limited(_groups(view), view["groups"], rows, "groups")
-    parts += _limited(_nodes(view, rows), view["nodes"], rows, "nodes")
+    parts += _limited(_nodes(view, rows, width), view["nodes"], rows, "nodes")
     parts += _limited(_deployments(view, rows), view["deployments"], rows, "deployments")
     return Group(*parts)
 
@@ -102,20 +107,23 @@ def _groups(view: Json) -> Table:
     return table
 
 
-def _nodes(view: Json, rows: int | None) -> Table:
-    table = _table("node", "group", "state", "commit", "behind", "disk free", "what is going on")
+def _nodes(view: Json, rows: int | None, width: int) -> Table:
+    columns = ("node", "group", "state", "commit", "behind", "disk free", "what is going on")
+    shown = [name for name in columns if width >= _LEFT_OUT_BELOW.get(name, 0)]
+    table = _table(*shown)
     worst = sorted(view["nodes"], key=lambda node: _STATES.index(node["state"]))
     for node in worst[:rows]:
         applied = node["applied"]
-        table.add_row(
-            _plain(node["name"]),
-            _plain(node["group"] or "–"),
-            _coloured(node["state"]),
-            _plain(applied["id"][:7] if applied else "–"),
-            _plain(_lag(node["lag"])),
-            _plain(_disk(node["disk"])),
-            _plain(node["sentence"]),
-        )
+        cells = {
+            "node": _plain(node["name"]),
+            "group": _plain(node["group"] or "-"),
+            "state": _coloured(node["state"]),
+            "commit": _plain(applied["id"][:7] if applied else "-"),
+            "behind": _plain(_lag(node["lag"])),
+            "disk free": _plain(_disk(node["disk"])),
+            "what is going on": _plain(node["sentence"]),
+        }
+        table.add_row(*(cells[name] for name in shown))
     return table
 
 
@@ -123,7 +131,7 @@ def _lag(lag: Json | None) -> str:
     if lag is None:
         return "?"
     if lag["commits"] == 0:
-        return "–"
+        return "-"
     time = format_seconds(lag["seconds"])
     return time if lag["commits"] is None else f"{lag['commits']} ({time})"
 
@@ -142,7 +150,7 @@ def _deployments(view: Json, rows: int | None) -> Table:
         table.add_row(
             _plain(f"{deployment['group']}/{deployment['model']}"),
             _coloured(deployment["phase"]),
-            _plain("–" if deployment["stop"] else versions),
+            _plain("-" if deployment["stop"] else versions),
             _plain(f"{deployment['available_replicas']} of {deployment['wanted_replicas']}"),
             _plain(deployment["sentence"]),
         )

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from reconciler.cli.options import start_logging
+from reconciler.cli.options import quote_address, start_logging
 from reconciler.errors import SettingsError
 from reconciler.ingress.envoy import render_envoy
 from reconciler.ingress.haproxy import render_haproxy
@@ -206,7 +206,9 @@ def _find_nodes(values: dict[str, Any]) -> Nodes:
         raise click.UsageError("the nodes come from a clone (-C) or are given (--node), not both")
     for address in addresses:
         if not is_address(address):
-            raise SettingsError(f"--node {address!r} is not host:port, as 10.0.0.7:8080 is")
+            raise SettingsError(
+                f"--node {quote_address(address)} is not host:port, as 10.0.0.7:8080 is"
+            )
     return GivenNodes(addresses, *ports)
 
 

@@ -57,6 +57,11 @@ def folder_option(command: CommandT) -> CommandT:
     return option(command)
 
 
+def quote_address(text: str) -> str:
+    """Return an address that was typed, for a message: without what may be a password."""
+    return "(not shown, it may hold a password)" if set(text) & set("@?") else repr(text)
+
+
 def read_settings(flags: dict[str, Any]) -> Settings:
     """Return the settings from the flags that were given and the environment."""
     return load_settings(flags, os.environ)

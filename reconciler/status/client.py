@@ -38,6 +38,11 @@ class StatusError(ReconcilerError):
     reason = "NoStatus"
 
 
+def check_url(url: str) -> None:
+    """Raise StatusError, which does not repeat the URL, where it can lead to no node."""
+    _parse_url(url, "/status")
+
+
 def fetch_status(url: str, deadline_seconds: float, badge: str = "") -> bytes:
     """Return the body of the node's /status; raises StatusError with a sentence.
 

@@ -22,6 +22,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from reconciler.cli.fleet import fleet
+from reconciler.errors import SettingsError
 from reconciler.model import Commit, Phase
 from reconciler.resources import data_folder
 from reconciler.status.report import NodeReport
@@ -120,6 +121,41 @@ def test_a_clone_without_addresses_says_what_to_write(tmp_path: Path) -> None:
     assert "the nodes of group ads are left out: only a registry knows them" in result.stderr
 
 
+def test_a_folder_without_groups_says_so(tmp_path: Path) -> None:
+    remote = ConfigRemote(tmp_path)
+    remote.commit({"fleet.yaml": "keep: 1\n"})
+    result = ask("status", "-C", str(remote.work))
+    assert result.exit_code == 2
+    assert f"has no group in {remote.work}; name the config repo's folder by -C" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "serve", "sync"])
+def test_an_address_that_is_none_is_refused_and_its_password_not_shown(
+    tmp_path: Path, command: str
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    more = ("--token-file", str(token)) if command == "sync" else ()
+    for wrong, words in {
+        "": "--node '': this is not a URL of a node",
+        "127.0.0.1:99999": "--node '127.0.0.1:99999': this is not a URL",
+        "::1:8080": "--node '::1:8080': this is not a URL",
+        "http://ada:hunter2@127.0.0.1:1": "the URL has a user name, password or query in it",
+        "127.0.0.1:1?token=hunter2": "the URL has a user name, password or query in it",
+    }.items():
+        result = ask(command, "--node", "127.0.0.1:1", "--node", wrong, *more)
+        assert isinstance(result.exception, SettingsError)
+        assert words in str(result.exception)
+        assert "hunter2" not in result.output + str(result.exception)
+
+
+@pytest.mark.parametrize("listen", ["8090", ":8090", "127.0.0.1:http", "127.0.0.1:99999"])
+def test_where_no_page_can_be_served_is_said_with_what_would_be_right(listen: str) -> None:
+    result = ask("serve", "--listen", listen, "--node", "127.0.0.1:1")
+    assert isinstance(result.exception, SettingsError)
+    assert f"--listen '{listen}' is not host:port, as 127.0.0.1:8090" in str(result.exception)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -163,6 +199,27 @@ def test_of_many_rows_the_worst_are_shown() -> None:
     assert "search/m059" not in short
     assert "… and 21 more deployments; --all shows them" in short
     assert "search/m059" in long
+
+
+def test_a_narrow_terminal_has_room_for_the_sentence() -> None:
+    why = "version 3 failed to load: the graph is cut off; version 1 goes on serving"
+    made = report("search-1", [outcome("ranker", Phase.FAILED, sentence=why)], BOTH)
+    with serving([node_saying(lambda: made)]) as (address,):
+        shown = {
+            width: CliRunner().invoke(
+                fleet, ["status", "--node", address], env={"COLUMNS": str(width)}
+            ).output
+            for width in (60, 80, 100)
+        }  # fmt: skip
+    for width, columns in {
+        60: "node +state +behind +what is going on",
+        80: "node +group +state +commit +behind +what is going on",
+        100: "node +group +state +commit +behind +disk free +what is going on",
+    }.items():
+        assert re.search(columns, shown[width]), shown[width]
+        assert max(map(len, shown[width].splitlines())) <= width
+        row = shown[width].partition("what is going on")[2].partition("deployment ")[0]
+        assert len(row.strip().splitlines()) <= 6, row
 
 
 def test_a_name_that_would_steer_the_terminal_does_not() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from reconciler.ingress.proxy import read_head
 from reconciler.serving.protocol.methods import PREDICT
-from tests.gitserver import ConfigRemote
+from tests.gitserver import ConfigRemote, git
 from tests.modelservers import ModelServer, make_request, run_pair
 from tests.proxies import Proxy, wait_for
 from tests.statuses import StatusNode, answering, leaving, outcome
@@ -206,7 +206,10 @@ def bare(tmp_path: Path) -> Iterator[tuple[Proxy, ConfigRemote, StatusNode, Stat
     proxy, remote = Proxy("nginx", tmp_path / "proxy"), ConfigRemote(tmp_path)
     nodes = StatusNode("node-1"), StatusNode("node-2")
     with answering(nodes[0]), answering(nodes[1]):
-        listed = [{"name": node.name, "address": node.address} for node in nodes]
+        listed = [
+            {"name": node.name, "address": node.address, "rest": f"127.0.0.{number}:8501"}
+            for number, node in enumerate(nodes, 1)
+        ]
         remote.commit({"groups/search.yaml": json.dumps({"nodes": listed})}, "Say where nodes are")
         proxy.start({})
         yield proxy, remote, *nodes
@@ -254,6 +257,7 @@ def test_a_file_that_the_proxy_refuses_is_not_put_in_place(
             {"name": "node-1", "address": first.address},
             {"name": "node-2", "address": second.address, "grpc": "no-such-host.invalid:8500"},
         ]
+        nodes[1]["rest"] = "127.0.0.2:8501"
         remote.commit({"groups/search.yaml": json.dumps({"nodes": nodes})}, "A slip")
         second.say(outcome("ranker"))
         log = proxy.folder / "sidecar.log"
@@ -306,7 +310,8 @@ def test_render_writes_once_and_says_what_it_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--node", "10.0.0.7"], "is not host:port"),
+        (["--node", "10.0.0.7"], "--node '10.0.0.7' is not host:port"),
+        (["--node", "http://ada:hunter2@a:1"], "--node (not shown, it may hold a password) is not"),
         (["--node", "a:1", "--listen-grpc", "8500; include /etc/passwd"], "is not host:port"),
         (["--node", "a:1", "--domain", "x y"], "is not a domain"),
         (["--node", "a:1", "-C", "."], "not both"),
@@ -317,3 +322,11 @@ def test_what_cannot_work_is_said_at_once(arguments: list[str], words: str) -> N
     done = render("--for", "nginx", *arguments)
     assert done.returncode == 2
     assert words in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_a_clone_without_a_commit_is_said(tmp_path: Path) -> None:
+    git("init", "-q", str(tmp_path), cwd=tmp_path)
+    done = render("--for", "nginx", "-C", str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"reconciler: no commit was made yet in {tmp_path}\n"
