@@ -5,6 +5,9 @@ until all those that are to hold it say that they do. Then it stays a little lon
 every caller can learn where to go. A holder that never gets there must not keep the model here for
 ever: after a timeout it is enough that one of them serves it. The last copy that is known of is
 never given up.
+
+The timeout is for holders that could and do not. While nothing may change, or one of them waits
+for its wave of a rollout, it has not begun.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +16,14 @@ from dataclasses import dataclass, replace
 from reconciler.model import Deployment, Desired, LocalVersion, Phase, Unavailable
 from reconciler.planning.memory import Memory, ModelMemory, find_managed
 from reconciler.planning.peers import NO_ADDRESS, Peer, Peers, ask_of
+from reconciler.planning.waves import ROLLOUT_HALTED, WAITS_FOR_WAVE
 from reconciler.planning.wording import join_words
 from reconciler.policy import Policy
 
 HANDING_OVER = "HandingOver"
 DRAINING = "Draining"
 _HANDED_OVER = "HandedOver"
+_TURN_REASONS = frozenset({WAITS_FOR_WAVE, ROLLOUT_HALTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +47,13 @@ def find_handovers(
     memory: Memory,
     peers: Peers | None,
     now: float,
+    *,
+    is_held: bool = False,
 ) -> tuple[dict[str, Handover], Memory]:
-    """Return every deployment that is here and other nodes' to serve, and what to remember."""
+    """Return every deployment that is here and other nodes' to serve, and what to remember.
+
+    `is_held` tells whether nothing may change on this node now.
+    """
     handovers = {}
     managed = find_managed(memory, local)
     for deployment in desired.elsewhere:
@@ -54,12 +64,15 @@ def find_handovers(
                 deployment, holders, known, peers, desired.policy, now
             )
             memory = memory.with_model(model, known)
-    for deployment in desired.deployments:
-        known = memory.of(deployment.model)
-        if known.moved_at is not None:  # it came back
-            known = replace(known, moved_at=None, relieved_at=None)
-            memory = memory.with_model(deployment.model, known)
+    for model, known in memory.models.items():
+        # It came back, or it is no hand-over for now; the next one has its own time.
+        if known.moved_at is not None and (is_held or model not in handovers):
+            memory = memory.with_model(model, _forget_move(known))
     return handovers, memory
+
+
+def _forget_move(known: ModelMemory) -> ModelMemory:
+    return replace(known, moved_at=None, moved_to=frozenset(), relieved_at=None)
 
 
 def hand_over(
@@ -75,22 +88,27 @@ def hand_over(
     Without `peers` the others are taken to have done their part: a preview plays one node alone.
     """
     names = join_words(sorted(holders))
-    moved_at = known.moved_at if known.moved_at is not None else now
-    if peers is None or deployment.stop:
+    if deployment.stop:
+        sentence = "is stopped, and not this node's to start again"
+        return Handover(deployment, True, _HANDED_OVER, sentence), known
+    if peers is None:
         sentence = f"is served by {names} instead" if holders else "left this node"
         return Handover(deployment, True, _HANDED_OVER, sentence), known
     if deployment.suspend:
         sentence = f"suspend: true in {deployment.path}; it stays here instead of on {names}"
-        known = replace(known, moved_at=moved_at, relieved_at=None)
-        return Handover(deployment, False, HANDING_OVER, sentence), known
+        return Handover(deployment, False, HANDING_OVER, sentence), _forget_move(known)
 
+    moved_at = known.moved_at
+    has_new_holders = not known.moved_to.issuperset(holders)
+    if moved_at is None or has_new_holders or _awaits_turn(deployment, holders, peers):
+        moved_at = now
     missing = {node: lack for node in holders if (lack := _find_lack(deployment, node, peers))}
     is_late = now - moved_at >= policy.handover_timeout_seconds
     is_relieved = bool(holders) and (
         not missing or (is_late and _is_served(deployment, holders, peers))
     )
     relieved_at = (known.relieved_at or now) if is_relieved else None
-    known = replace(known, moved_at=moved_at, relieved_at=relieved_at)
+    known = replace(known, moved_at=moved_at, moved_to=frozenset(holders), relieved_at=relieved_at)
     asks = tuple(holders)
     if relieved_at is None:
         return _stay(deployment, names, missing, is_late, asks), known
@@ -143,6 +161,13 @@ def _is_served(deployment: Deployment, holders: Sequence[str], peers: Peers) -> 
         return True
     models = (peer.models.get(deployment.model) for peer in found if isinstance(peer, Peer))
     return any(model is not None and model.serving for model in models)
+
+
+def _awaits_turn(deployment: Deployment, holders: Sequence[str], peers: Peers) -> bool:
+    """Whether a holder does not take the version for now, as its rollout asks."""
+    found = (peers.get(node) for node in holders)
+    models = (peer.models.get(deployment.model) for peer in found if isinstance(peer, Peer))
+    return any(model is not None and model.reason in _TURN_REASONS for model in models)
 
 
 def _verb(holders: Sequence[str]) -> str:

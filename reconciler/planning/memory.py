@@ -92,7 +92,9 @@ class ModelMemory:
     adopted: frozenset[int] = frozenset()
     """Versions that the server held when the connection was made, and has not loaded since."""
     moved_at: float | None = None
-    """When the deployment was first seen to be other nodes' to serve, while it is still here."""
+    """Since when it is other nodes' to serve, and they could, while it is still here."""
+    moved_to: frozenset[str] = frozenset()
+    """Those nodes."""
     relieved_at: float | None = None
     """When these were seen to serve it."""
     deployed_as: str = ""

@@ -22,6 +22,7 @@ class PeerModel:
     ask: str
     """`ask_of` the deployment as it is in force there."""
     phase: Phase
+    reason: str
     wanted: int | None
     """The version that it came to there."""
     serving: tuple[int, ...]

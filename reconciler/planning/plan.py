@@ -94,7 +94,9 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     node_hold = find_node_hold(desired, world.pause, world.wall_seconds)
     targets, memory = _set_targets(world, memory, limits, node_hold)
     doubt = node_hold.sentence if node_hold else _find_doubt(world)
-    handovers, memory = find_handovers(desired, local.versions, memory, world.peers, now)
+    handovers, memory = find_handovers(
+        desired, local.versions, memory, world.peers, now, is_held=node_hold is not None
+    )
     leaving = find_leaving(desired, memory, local.versions, doubt, handovers)
     unknown = [
         model for model in desired.broken if model not in {t.deployment.model for t in targets}

@@ -158,6 +158,7 @@ def _read_model(item: Mapping[str, Any]) -> PeerModel:
     return PeerModel(
         ask=str(item.get("ask", "")),
         phase=Phase(item["phase"]),
+        reason=str(item["reason"]),
         wanted=None if wanted is None else int(wanted),
         serving=tuple(int(version) for version in item["serving_versions"]),
         deployed_seconds=float(item.get("deployed_seconds") or 0.0),

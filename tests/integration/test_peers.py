@@ -124,7 +124,11 @@ async def test_each_is_asked_by_itself_and_trouble_is_one_nodes_own(tmp_path: Pa
     assert watch.answered
     assert watch.peers["search-2"] == Peer(
         "search-2",
-        {"ranker": PeerModel(ask_of(RANKER), Phase.DEPLOYED, 42, (42,), 7.5, "serves version 42")},
+        {
+            "ranker": PeerModel(
+                ask_of(RANKER), Phase.DEPLOYED, "Serving", 42, (42,), 7.5, "serves version 42"
+            )
+        },
     )
     reasons = {
         node: found.reason for node, found in watch.peers.items() if isinstance(found, Unavailable)

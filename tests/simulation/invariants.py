@@ -373,7 +373,15 @@ class Watch:
                 continue  # the last copy stays
             if deployment is not None and not holders and not deployment.stop:
                 continue  # nobody is left to take it
+            if any(_awaits_turn(other, model) for other in others):
+                continue  # whether that is right is asked of its outcome
             self.fail(
                 Promise.CONVERGENCE,
                 f"{node.name} still has {model}, which is others' to serve or nobody's",
             )
+
+
+def _awaits_turn(node: Node, model: str) -> bool:
+    outcomes = node.made.outcomes if node.made else ()
+    turn = (WAITS_FOR_WAVE, ROLLOUT_HALTED)
+    return any(item.deployment.model == model and item.reason in turn for item in outcomes)

@@ -297,6 +297,7 @@ class Node:
             models[outcome.deployment.model] = PeerModel(
                 ask=ask_of(outcome.deployment) if outcome.deployment.source else "",
                 phase=outcome.phase,
+                reason=outcome.reason,
                 wanted=outcome.wanted,
                 serving=outcome.serving,
                 deployed_seconds=passed_seconds,

@@ -127,7 +127,9 @@ def test_with_nobody_left_to_take_it_it_stays() -> None:
 
 
 def test_what_is_stopped_needs_no_successor() -> None:
-    assert unloads(play((0, {}), asked=ask(replace(MOVED, stop=True))))
+    made = play((0, {}), asked=ask(replace(MOVED, stop=True)))
+    assert unloads(made)
+    assert "is served by" not in made.removals[0].sentence
 
 
 def test_what_is_suspended_stays_where_it_is() -> None:
@@ -136,6 +138,59 @@ def test_what_is_suspended_stays_where_it_is() -> None:
     made = play((0, both), (100_000, both), asked=asked)
     assert made.steps == ()
     assert "suspend: true in deployments/g/a.yaml" in made.removals[0].sentence
+
+
+def test_no_time_runs_out_while_nothing_may_change() -> None:
+    """The others are held too, so that one of them alone would be left with it right after."""
+    one: Peers = {"m": peer("m", MOVED), "o": peer("o", MOVED, phase=Phase.DEPLOYING)}
+    asked = ask()
+    assert asked.group is not None
+    held_group = replace(asked, group=replace(asked.group, suspend=True))
+    for held in (ask(replace(MOVED, suspend=True)), held_group):
+        memory: Memory = remembered({"a": [1], "b": [1]})
+        for after in (0, 3600):
+            memory = make_plan(world(one, held), memory, NOW + after).memory
+        for after, reason in ((3601, "HandingOver"), (4200, "HandingOver"), (4201, "Draining")):
+            made = make_plan(world(one), memory, NOW + after)
+            memory = made.memory
+            assert made.steps == ()
+            assert made.removals[0].reason == reason
+        assert unloads(make_plan(world(one), memory, NOW + 4211))
+
+
+@pytest.mark.parametrize("reason", ["WaitsForWave", "RolloutHalted"])
+def test_no_time_runs_out_while_one_of_them_waits_for_its_wave(reason: str) -> None:
+    """A rollout that is halted would else cost a replica with each node that is replaced."""
+    good = peer("m", MOVED)
+    waits: Peers = {"m": good, "o": peer("o", MOVED, phase=Phase.DEPLOYING, reason=reason)}
+    loads: Peers = {"m": good, "o": peer("o", MOVED, phase=Phase.DEPLOYING)}
+    made = play((0, waits), (100_000, waits), (100_001, loads), (100_599, loads))
+    assert made.steps == ()
+    assert made.removals[0].reason == "HandingOver"
+    late = (100_600, loads), (100_610, loads)
+    assert unloads(play((0, waits), (100_000, waits), (100_001, loads), *late))
+
+
+def test_another_node_that_is_to_take_it_over_has_the_whole_time() -> None:
+    one: Peers = {"m": peer("m", MOVED), "o": SILENT, "p": SILENT}
+    memory = play((0, one), (599, one)).memory
+    for after in (601, 700, 1200):
+        made = make_plan(world(one, ask(MOVED, "m", "p")), memory, NOW + after)
+        memory = made.memory
+        assert made.removals[0].reason == "HandingOver"
+    fewer = ask(MOVED, "m")
+    made = make_plan(world({"m": SILENT}, fewer), memory, NOW + 1201)
+    assert "none of them is known to serve it yet" in made.removals[0].sentence
+
+
+def test_one_that_was_no_hand_over_for_a_while_begins_anew() -> None:
+    one: Peers = {"m": peer("m", MOVED), "o": SILENT}
+    memory = play((0, one)).memory
+    unlisted = replace(desired(), group=None)
+    memory = make_plan(world(one, unlisted), memory, NOW + 10).memory
+    made = make_plan(world(one), memory, NOW + 5000)
+    assert made.removals[0].reason == "HandingOver"
+    assert made.memory.of("a").moved_at == NOW + 5000
 
 
 def test_one_that_comes_back_is_forgotten_as_moved() -> None:

@@ -68,6 +68,7 @@ def peer(
     node: str,
     *models: Deployment,
     phase: Phase = Phase.DEPLOYED,
+    reason: str = "",
     seconds: float = 0.0,
     wanted: int | None = None,
 ) -> Peer:
@@ -78,6 +79,7 @@ def peer(
             item.model: PeerModel(
                 ask=ask_of(item),
                 phase=phase,
+                reason=reason,
                 wanted=item.named_version if wanted is None else wanted,
                 serving=(item.named_version or 1,) if phase is Phase.DEPLOYED else (),
                 deployed_seconds=seconds,
