@@ -225,6 +225,7 @@ def _set_targets(
         found = world.local.versions.get(model, {})
         known = _forget_replaced(known, found)
         target = set_target(deployment, world.available, found, known, limits.settle_seconds)
+        known = _forget_other_bytes(known, target.obsolete)
         asked = fingerprint(deployment)
         admitted = is_new or known.admitted == asked
         hold = find_hold(
@@ -285,6 +286,16 @@ def _forget_replaced(known: ModelMemory, found: Mapping[int, LocalVersion]) -> M
         if not digest or failure.digest == digest:
             failures[version] = failure
     return known if failures == known.load_failures else replace(known, load_failures=failures)
+
+
+def _forget_other_bytes(known: ModelMemory, obsolete: frozenset[int]) -> ModelMemory:
+    """Forget that versions have served of which the wanted bytes have not.
+
+    They would else be taken for the way back, which no wave and no golden request holds up.
+    """
+    if not obsolete.intersection(known.proven):
+        return known
+    return replace(known, proven=tuple(v for v in known.proven if v not in obsolete))
 
 
 def _find_doubt(world: World) -> str | None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.model import Condition, Deployment, Phase, Rollout, State, Unavailable, Wave
+from reconciler.model import Condition, Deployment, Lock, Phase, Rollout, State, Unavailable, Wave
 from reconciler.planning.goals import fingerprint
+from reconciler.planning.locks import lock_snapshot
 from reconciler.planning.peers import Peers
 from reconciler.planning.steps import Plan, World
 from reconciler.planning.waves import find_turn
@@ -23,6 +24,7 @@ from tests.unit.worlds import (
     make_plan,
     peer,
     remembered,
+    removals,
     restart_config,
     served,
 )
@@ -110,6 +112,28 @@ def test_the_way_back_waits_for_nobody() -> None:
     made = play({}, back, admitted=fingerprint(NEW))
     assert made.outcomes[0].phase is Phase.DEPLOYED
     assert made.ask_peers == ()
+
+
+def test_other_bytes_of_a_version_that_served_are_not_the_way_back() -> None:
+    """They have served nowhere, and no node may take them before its turn."""
+    other = listing("a", 2, pin=2, generation=2)
+    lock = Lock("a.lock.yaml", "a", NEW.source, 2, {2: lock_snapshot(other.snapshots[2], {})})
+    asked = replace(NEW, version=None, lock=lock)
+    memory = remembered({"a": [3]})
+    memory = memory.with_model("a", replace(memory.of("a"), proven=(1, 2, 3)))
+    world = World(
+        replace(desired(asked), holders={"a": ORDER}),
+        available(other),
+        local({"a": [2, 3]}),
+        served({"a": {3: State.AVAILABLE}}),
+        restart_config(memory),
+        peers={},
+    )
+    made = make_plan(world, memory)
+    assert (made.outcomes[0].reason, made.steps) == ("WaitsForWave", ())
+    assert made.memory.of("a").proven == (1, 3)
+    made = make_plan(replace(world, peers={"p": peer("p", asked, seconds=60)}), memory)
+    assert removals(made) == [("a", 2)]  # to make room for the others
 
 
 def test_what_had_begun_goes_on() -> None:
