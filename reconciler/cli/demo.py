@@ -79,6 +79,11 @@ def _stay(services: Any, repository: Any) -> None:
         f"\nThe fleet goes on: open the pages above, or clone {repository.url}, change a version,"
         "\npush, and watch. Ctrl-C ends it."
     )
+    known: dict[str, int] = {}
     while True:
         time.sleep(1)
-        services.check()
+        # Somebody may kill a node to see what the others make of it.
+        ended = services.ended
+        for name in ended.keys() - known.keys():
+            click.echo(f"{name} ended with code {ended[name]}; the rest goes on")
+        known = ended

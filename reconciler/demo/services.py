@@ -84,6 +84,12 @@ class Services:
             )
         self._running.append((name, child))
 
+    @property
+    def ended(self) -> dict[str, int]:
+        """Those that have ended, each with its exit code."""
+        codes = {name: child.poll() for name, child in self._running}
+        return {name: code for name, code in codes.items() if code is not None}
+
     def check(self) -> None:
         """Raise DemoError if one of them has ended."""
         for name, child in self._running:
