@@ -156,8 +156,10 @@ def _look_at_view(url: str) -> _Look:
     from reconciler.status.client import fetch_fleet
     from reconciler.threads import run_beside
 
+    node = url.rstrip("/").removesuffix("/fleet")  # the page's own URL is what people copy
+
     async def look() -> dict[str, Any]:
-        body = await run_beside(lambda: fetch_fleet(url, _URL_DEADLINE_SECONDS), "fleet view")
+        body = await run_beside(lambda: fetch_fleet(node, _URL_DEADLINE_SECONDS), "fleet view")
         return read_view(body)
 
     return look

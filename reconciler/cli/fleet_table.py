@@ -68,6 +68,9 @@ def _headline(view: Json) -> Text:
     if newest is not None:
         line += _plain(f"\nnewest commit {newest['id'][:7]} {newest['subject']}")
         line += _plain(f" ({newest['author']})")
+    if view["state"] == "blind":
+        line += _plain("\nno node answers, so what is served is not known: ", "bold magenta")
+        line += _plain("the nodes may be down, or out of reach from here")
     return line
 
 

@@ -99,7 +99,9 @@ def test_exit_codes_by_addresses_alone(phase: Phase, code: int) -> None:
 
 
 def test_nobody_who_can_be_asked_is_exit_code_2(tmp_path: Path) -> None:
-    assert ask("status", "--node", "127.0.0.1:1").exit_code == 2
+    alone = ask("status", "--node", "127.0.0.1:1")
+    assert alone.exit_code == 2
+    assert "no node answers, so what is served is not known" in alone.output
     assert ask("status", "--url", "127.0.0.1:1").exit_code == 2
     no_clone = ask("status", "-C", str(tmp_path))
     assert no_clone.exit_code == 2
@@ -178,6 +180,8 @@ def test_any_node_can_be_asked_for_its_view_of_all() -> None:
         result = ask("status", "--url", f"http://{address}")
         assert result.exit_code == 1
         assert "fleet as search-1 sees it" in result.output
+        page = ask("status", "--url", f"http://{address}/fleet")
+        assert page.output == result.output, "the URL that people have open in their browser"
         as_json = ask("status", "--url", address, "--json")
         assert json.loads(as_json.stdout) == json.loads(example)
         views["/fleet.json"] = b'{"wrong": []}'
