@@ -100,7 +100,7 @@ def read_words(
     nodes = list(nodes)
     by_target = {sighting.target: sighting for sighting in sightings}
     words: list[Word] = []
-    notes = list(_find_shared(nodes))
+    notes: list[str] = []
     taken: dict[str, str | None] = {}
     for node in nodes:
         sighting = by_target[node.target]
@@ -114,7 +114,7 @@ def read_words(
             continue
         taken[server.node] = node.target.address
         words.append(read_word(server, sighting.answer))
-    return words, notes
+    return words, [*notes, *_find_shared(nodes)]
 
 
 def _find_shared(nodes: Iterable[Node]) -> Iterator[str]:
