@@ -100,6 +100,8 @@ class ModelMemory:
     deployed_as: str = ""
     """As what it is Deployed, and since when, without a break; empty where it is not."""
     deployed_since: float = 0.0
+    deployed_until: float = -math.inf
+    """When it was last seen so."""
     nudges: int = 0
     """How often in a row the server was reminded of a version that it does not mention."""
     nudged_at: float = 0.0
@@ -207,6 +209,7 @@ def _adopt(memory: Memory, served: Served, now: float) -> Memory:
             progressed=held,
             adopted=held,
             load_failures=failures,
+            deployed_as="",
             nudges=0,
         )
     return replace(

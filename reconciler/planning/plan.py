@@ -73,6 +73,9 @@ from reconciler.planning.steps import (
 from reconciler.planning.trial_names import model_of, trial_name
 from reconciler.planning.waves import await_turn
 
+_BLINK_SECONDS = 5.0
+"""For how long a server that does not answer is taken to be what it was: a status request's
+deadline, and the tick after it."""
 _MOVING = frozenset({DOWNLOADING, LOADING, WAITING, MOVING_LABELS, UNLOADING, LISTING, TRYING})
 
 
@@ -151,7 +154,8 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
         ),
         *(describe_handover(item, sight(model)) for model, item in leaving.handovers.items()),
     )
-    outcomes, memory = _time_deployed(outcomes, memory, now)
+    is_blind = isinstance(served, Unavailable)
+    outcomes, memory = _time_deployed(outcomes, memory, now, is_blind=is_blind)
     conditions = (
         *find_conditions(world, memory, leaving, elsewhere, now),
         find_change_condition(node_hold, (*outcomes, *removals)),
@@ -259,17 +263,26 @@ def _name_peers(
 
 
 def _time_deployed(
-    outcomes: Iterable[Outcome], memory: Memory, now: float
+    outcomes: Iterable[Outcome], memory: Memory, now: float, *, is_blind: bool
 ) -> tuple[list[Outcome], Memory]:
-    """Tell since when each deployment has been Deployed as it is asked for now."""
+    """Tell since when each deployment has been Deployed as it is asked for now.
+
+    A server that is slow to answer now and then ends no pause between waves: while it `is_blind`
+    the node says that it does not know, and soon after it goes on counting.
+    """
     timed = []
     for outcome in outcomes:
         model = outcome.deployment.model
         known = memory.of(model)
         is_deployed = outcome.phase is Phase.DEPLOYED
         now_as = f"{fingerprint(outcome.deployment)} {outcome.wanted}" if is_deployed else ""
-        if now_as != known.deployed_as:
-            known = replace(known, deployed_as=now_as, deployed_since=now)
+        if is_blind and now - known.deployed_until <= _BLINK_SECONDS:
+            pass
+        elif now_as != known.deployed_as:
+            known = replace(known, deployed_as=now_as, deployed_since=now, deployed_until=now)
+            memory = memory.with_model(model, known)
+        elif is_deployed:
+            known = replace(known, deployed_until=now)
             memory = memory.with_model(model, known)
         seconds = now - known.deployed_since if is_deployed else None
         timed.append(replace(outcome, deployed_seconds=seconds))

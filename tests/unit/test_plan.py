@@ -102,6 +102,21 @@ def test_how_long_it_is_deployed_as_asked_is_told() -> None:
     assert made.outcomes[0].deployed_seconds == 0
 
 
+def test_a_server_that_is_slow_for_a_moment_begins_no_time_anew() -> None:
+    world, memory = serving_world(*ABC)
+    silent = replace(world, served=Unavailable("ServerSilent", "has not answered yet"))
+    memory = make_plan(world, memory, NOW).memory
+    blind = make_plan(silent, make_plan(world, memory, NOW + 60).memory, NOW + 64)
+    assert blind.outcomes[0].deployed_seconds is None
+    assert make_plan(world, blind.memory, NOW + 65).outcomes[0].deployed_seconds == 65
+    # One that is silent for longer may have answered nobody, and one that was restarted has not.
+    longer = make_plan(silent, blind.memory, NOW + 66).memory
+    assert make_plan(world, longer, NOW + 67).outcomes[0].deployed_seconds == 0
+    states = {model: {1: UP} for model in "abc"}
+    anew = replace(world, served=served(states, connection=2))
+    assert make_plan(anew, blind.memory, NOW + 65).outcomes[0].deployed_seconds == 0
+
+
 def test_a_pin_that_its_bucket_has_lost_goes_on_and_is_named() -> None:
     world, memory = serving_world(*ABC)
     world = replace(world, available=available(listing("a", pin=1), listing("b", 1, pin=1)))
