@@ -89,6 +89,8 @@ class Watches:
 
     def want_members(self, desired: Desired | None) -> None:
         """Keep the members of all groups that git does not list the nodes of."""
+        if desired is None and not self.git.groups:
+            return  # no commit was read yet: those that are remembered may be asked for by one
         policy = desired.policy if desired else Policy()
         if self.members.want(self.git.groups, policy.member_timeout_seconds):
             self._members_due.set()
