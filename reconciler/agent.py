@@ -293,12 +293,18 @@ class Agent:
             await self.watches.git.poll()
             await self._verify_installed()
             while True:
+                was_known = self.watches.git.desired is not None
                 await self.tick()
                 await self.watches.refresh()
                 newest, passed_seconds = self.plan, self._clock() - begun_at
-                if passed_seconds > timeout_seconds or newest is None:
+                if passed_seconds > timeout_seconds:
                     return False
-                if self._is_done(newest, passed_seconds):
+                if newest is None:
+                    # Registries are asked once a commit was read, and may have it followed.
+                    is_news = not was_known and self.watches.git.desired is not None
+                    if self.watches.answered and not is_news:
+                        return False
+                elif self._is_done(newest, passed_seconds):
                     git = self.watches.git
                     is_newest = git.trouble is None and git.unverified is None
                     return newest.converged and is_newest

@@ -125,7 +125,7 @@ class Watches:
     @property
     def answered(self) -> bool:
         """Whether everything that is needed to go on was answered, well or badly."""
-        return self.buckets.answered and self.peers.answered
+        return self.buckets.answered and self.peers.answered and self.members.answered
 
     async def close(self) -> None:
         """Give up what is being asked."""

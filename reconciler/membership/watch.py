@@ -70,6 +70,11 @@ class MembershipWatch:
             if (trouble := tracker.trouble) is not None
         }
 
+    @property
+    def answered(self) -> bool:
+        """Whether of each group something is known: its members, or why they are not."""
+        return all(tracker.members or tracker.trouble for tracker in self._trackers.values())
+
     def want(self, groups: Iterable[Group], member_timeout_seconds: float) -> bool:
         """Set whose members are to be kept; return whether something is due.
 

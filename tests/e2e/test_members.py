@@ -1,6 +1,7 @@
 """A group whose nodes Nomad knows: they come, go, flap, and Nomad itself is away."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,3 +130,18 @@ def test_nodes_that_nomad_lists_share_the_models(make_stage: Callable[..., Stage
         )
         assert members(stages[other]) == [other]
         assert stages[other].serving("ranker") == {1}
+
+
+def test_one_pass_waits_for_who_is_in_the_group(make_stage: Callable[..., Stage]) -> None:
+    """A pass begins with the commit, before which nobody can know whom to ask."""
+    with run_nomad() as nomad:
+        node = make_stage(node="one", settings={"RECONCILER_NOMAD_ADDRESS": nomad.url})
+        nomad.nodes = {"one": node.host}
+        node.publish("ranker", 1)
+        lookup = {"nomad": 'NodeClass == "search"', "port": node.status_port}
+        node.commit({"groups/g.yaml": json.dumps({"nodes": lookup})}, deployment("ranker", 1))
+        node.start_agent([sys.executable, "-m", "reconciler.cli.main", "once", "--timeout", "30s"])
+        node.start_server()
+        assert node.agent is not None
+        assert node.agent.wait(40) == 0, node.log
+        assert node.serving("ranker") == {1}
