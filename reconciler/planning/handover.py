@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.model import Deployment, Desired, LocalVersion, Phase, Unavailable
 from reconciler.planning.memory import Memory, ModelMemory, find_managed
-from reconciler.planning.peers import NO_ADDRESS, Peer, Peers, ask_of
+from reconciler.planning.peers import NO_ADDRESS, NO_ASK, Peer, Peers, ask_of
 from reconciler.planning.waves import ROLLOUT_HALTED, WAITS_FOR_WAVE
 from reconciler.planning.wording import join_words
 from reconciler.policy import Policy
@@ -147,6 +147,8 @@ def _find_lack(deployment: Deployment, node: str, peers: Peers) -> str | None:
     if isinstance(peer, Unavailable):
         return f"cannot be asked: {peer.sentence}"
     model = peer.models.get(deployment.model)
+    if model is not None and not model.ask:
+        return NO_ASK
     if model is None or model.ask != ask_of(deployment):
         return "has not begun with it yet"
     if model.phase is Phase.DEPLOYED:

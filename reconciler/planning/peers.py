@@ -42,6 +42,8 @@ class Peer:
 Peers: TypeAlias = Mapping[str, Peer | Unavailable]
 """Node -> what it says, or why it cannot be asked. Who is not in it was not asked yet."""
 
+NO_ASK = "does not say what is asked of it, as agents of older releases do not"
+
 NO_ADDRESS = "NoAddress"
 """The reason of an Unavailable: git and registry do not say where the node can be asked."""
 

@@ -13,7 +13,7 @@ from reconciler.model import Deployment, Desired, Phase, Unavailable, Wave
 from reconciler.planning.goals import Target, fingerprint
 from reconciler.planning.holds import Hold, has_served
 from reconciler.planning.memory import ModelMemory
-from reconciler.planning.peers import Peers, ask_of
+from reconciler.planning.peers import NO_ASK, Peers, ask_of
 from reconciler.planning.wording import format_seconds, join_words
 
 WAITS_FOR_WAVE = "WaitsForWave"
@@ -107,6 +107,8 @@ def _judge(
     if isinstance(peer, Unavailable):
         return f"cannot be asked: {peer.sentence}"
     model = peer.models.get(deployment.model)
+    if model is not None and not model.ask:
+        return NO_ASK
     if model is None or model.ask != ask_of(deployment):
         return "is not at the same commit yet"
     if model.phase is Phase.FAILED:

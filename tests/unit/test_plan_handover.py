@@ -17,6 +17,7 @@ from tests.unit.worlds import (
     desired,
     local,
     make_plan,
+    older,
     peer,
     remembered,
     removals,
@@ -104,6 +105,12 @@ def test_after_the_timeout_one_that_serves_it_is_enough() -> None:
     one: Peers = {"m": peer("m", MOVED), "o": SILENT}
     assert play((0, one), (599, one), (612, one)).removals[0].reason == "Draining"
     assert unloads(play((0, one), (600, one), (610, one)))
+
+
+def test_an_agent_of_an_older_release_is_waited_for_and_named() -> None:
+    made = play((0, {"m": peer("m", MOVED), "o": older(peer("o", MOVED))}))
+    assert made.steps == ()
+    assert "(o does not say what is asked of it, as agents of older" in made.removals[0].sentence
 
 
 def test_the_last_copy_is_never_given_up() -> None:

@@ -22,6 +22,7 @@ from tests.unit.worlds import (
     listing,
     local,
     make_plan,
+    older,
     peer,
     remembered,
     removals,
@@ -70,6 +71,10 @@ def test_the_first_wave_waits_for_nobody() -> None:
         (Unavailable("NoStatus", "no route"), "p cannot be asked: no route"),
         (peer("p"), "p is not at the same commit yet"),
         (peer("p", replace(NEW, version=1)), "p is not at the same commit yet"),
+        (
+            older(peer("p", NEW, seconds=60)),
+            "p does not say what is asked of it, as agents of older",
+        ),
         (peer("p", NEW, phase=Phase.DEPLOYING), "p does not serve it yet (is Deploying there)"),
         (peer("p", NEW, seconds=60, wanted=1), "p does not serve it yet"),
         (peer("p", NEW, seconds=59), "begins when the one before has served it for 1 min 0 s"),

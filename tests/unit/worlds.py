@@ -1,6 +1,7 @@
 """Builds the four snapshots for tests of the plan, one line each."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from reconciler.model import (
     Ask,
@@ -88,6 +89,11 @@ def peer(
             for item in models
         },
     )
+
+
+def older(found: Peer) -> Peer:
+    """The same node with an agent that does not say what is asked of it."""
+    return Peer(found.node, {name: replace(it, ask="") for name, it in found.models.items()})
 
 
 def snapshot(model: str, version: int, *, generation: int = 1, size: int = SIZE) -> Snapshot:
