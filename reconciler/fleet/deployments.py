@@ -86,7 +86,8 @@ def _roll_up(
     if view.phase in _AT_REST and _count_holding(view) < view.wanted_replicas:
         # A node that has not read the commit yet calls itself Deployed, with what was asked before.
         view = replace(view, phase=FleetPhase.DEPLOYING)
-    return replace(view, sentence="; ".join(_describe(view)))
+    is_hidden = found.expected is not None and found.expected.holders is None
+    return replace(view, sentence="; ".join(_describe(view, is_hidden=is_hidden)))
 
 
 def _find_voter(tellings: Mapping[str, Telling], nodes: Mapping[str, Node]) -> str:
@@ -174,7 +175,7 @@ def _find_worst(standings: Sequence[Standing], stop: bool) -> FleetPhase:
     return min((standing.phase for standing in standings), key=PHASE_RANK.__getitem__)
 
 
-def _describe(view: DeploymentView) -> Iterator[str]:
+def _describe(view: DeploymentView, *, is_hidden: bool) -> Iterator[str]:
     holding = _count_holding(view)
     others = view.available_replicas - holding
     if view.wanted_replicas:
@@ -185,6 +186,8 @@ def _describe(view: DeploymentView) -> Iterator[str]:
         )
     elif view.phase is FleetPhase.STOPPED:
         yield "it is stopped"
+    elif not view.nodes and is_hidden:
+        yield "only a registry knows the nodes of its group, and none of them was asked"
     elif not view.nodes:
         yield "no node is to serve it"
     if others:

@@ -47,7 +47,10 @@ def roll_up(
     deployments = roll_up_deployments(nodes, None if git is None else git.deployments)
     wrong += find_node_troubles(nodes)
     wrong += [_miss_group(path) for path in (expected.lost_files if expected else ())]
-    wrong += [trouble for item in deployments if (trouble := _find_trouble(item))]
+    hidden = set(expected.unlisted_groups if expected else ()) - {n.group for n in nodes.values()}
+    wrong += map(_hide_group, hidden)
+    in_sight = (item for item in deployments if item.nodes or item.group not in hidden)
+    wrong += [trouble for item in in_sight if (trouble := _find_trouble(item))]
     wrong.sort(key=_rank)
     positions = expected.positions if expected else {}
     node_views = _view_nodes(nodes.values(), deployments, wrong, newest, positions, now)
@@ -105,6 +108,14 @@ def _find_trouble(view: DeploymentView) -> Trouble | None:
 def _miss_group(path: str) -> Trouble:
     sentence = f"{path} cannot be followed, so its nodes are not in this view; correct it in git"
     return Trouble(Severity.WARNING, None, None, None, sentence)
+
+
+def _hide_group(group: str) -> Trouble:
+    sentence = (
+        f"only a registry knows the nodes of group {group}, so what they serve is not in this view;"
+        " one of them shows it in its own"
+    )
+    return Trouble(Severity.WARNING, group, None, None, sentence)
 
 
 def _rank(trouble: Trouble) -> tuple[int, bool, str, str, str, str]:

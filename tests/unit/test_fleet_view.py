@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -268,6 +269,18 @@ def test_a_stopped_model_wants_no_replica(
 def test_a_model_that_no_node_is_to_serve_is_critical() -> None:
     view = view_of(seen(report("search-1")), expected=expecting(()))
     assert [(t.severity, t.model) for t in view.wrong] == [(Severity.CRITICAL, "ranker")]
+
+
+def test_nodes_that_only_a_registry_knows_are_no_alarm_but_said_to_be_missing() -> None:
+    git = replace(expecting(None), unlisted_groups=("search",), enabled={"ads": True})
+    elsewhere = seen(report("ads-1", group="ads"))
+    view = view_of(elsewhere, expected=git)
+    (trouble,) = view.wrong
+    assert (trouble.severity, trouble.group, trouble.model) == (Severity.WARNING, "search", None)
+    assert "only a registry knows the nodes of group search" in trouble.sentence
+    assert only(view).phase is FleetPhase.UNKNOWN
+    assert "none of them was asked" in only(view).sentence
+    assert not view_of(elsewhere, WELL_1, WELL_2, expected=git).wrong, "whoever was asked is there"
 
 
 def test_a_group_file_that_cannot_be_followed_is_said_to_hide_its_nodes() -> None:
