@@ -7,6 +7,7 @@ there, two run under one name. The question bears the name of who asks, so both 
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -154,13 +155,15 @@ def _read_answer(body: bytes) -> _Answer:
 
 
 def _read_model(item: Mapping[str, Any]) -> PeerModel:
-    wanted = item["wanted_version"]
+    wanted, deployed_seconds = item["wanted_version"], float(item.get("deployed_seconds") or 0.0)
+    if not math.isfinite(deployed_seconds):
+        raise ValueError("no time is that long")  # it would be reckoned with
     return PeerModel(
         ask=str(item.get("ask", "")),
         phase=Phase(item["phase"]),
         reason=str(item["reason"]),
         wanted=None if wanted is None else int(wanted),
         serving=tuple(int(version) for version in item["serving_versions"]),
-        deployed_seconds=float(item.get("deployed_seconds") or 0.0),
+        deployed_seconds=deployed_seconds,
         sentence=printable(str(item["sentence"])[:_MAX_SENTENCE_CHARACTERS]),
     )

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from reconciler.model import (
     Commit,
     Deployment,
@@ -142,6 +144,26 @@ async def test_each_is_asked_by_itself_and_trouble_is_one_nodes_own(tmp_path: Pa
     assert isinstance(wrong, Unavailable)
     assert f"{address} is to be search-7, but search-2 answers there" in wrong.sentence
     assert watch.namesake is None
+
+
+@pytest.mark.parametrize("odd", ["NaN", "Infinity", "-1e999"])
+async def test_a_time_that_no_clock_shows_is_no_answer(tmp_path: Path, odd: str) -> None:
+    """It would begin a wave too early, or end the agent where it says when the next one begins."""
+    board = StatusBoard(
+        Journal(tmp_path / "history"), Metrics("0"), lambda: None, heartbeat_limit_seconds=60
+    )
+    await board.publish(report("search-2"))
+    assert board.status is not None
+    body = board.status.body
+    assert b'"deployed_seconds": 7.5' in body
+    watch = PeerWatch(ME, time.monotonic)
+    lie = body.replace(b'"deployed_seconds": 7.5', b'"deployed_seconds": ' + odd.encode())
+    with answering(say(lie)) as address:
+        watch.want(ask_for(Member("search-1"), Member("search-2", address)), ["search-2"])
+        await watch.refresh()
+    found = watch.peers["search-2"]
+    assert isinstance(found, Unavailable)
+    assert found.sentence == "what it answers is not a reconciler's status"
 
 
 async def test_who_is_not_wanted_any_more_is_forgotten_and_not_asked(tmp_path: Path) -> None:
