@@ -1,8 +1,9 @@
 """Asks other nodes of the group what they say of themselves, and whether one has this one's name.
 
-Only those are asked whose word the plan needs now, once a second, each by itself: one that is slow
-or lies is its own trouble. The node's own address is asked too, rarely: if another agent answers
-there, two run under one name. The question bears the name of who asks, so both learn of it.
+Only those are asked whose word the plan needs now, once a second or, where they are many, less
+often, each by itself: one that is slow or lies is its own trouble. The node's own address is asked
+too, rarely: if another agent answers there, two run under one name. The question bears the name of
+who asks, so both learn of it.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ WRONG_ADDRESS = "WrongAddress"
 NAME_TAKEN = "NameTaken"
 DEADLINE_SECONDS = 3.0
 INTERVAL_SECONDS = 1.0
+_INTERVAL_SECONDS_PER_NODE = 0.05
+"""Else the last wave of 300 nodes would ask those before it thousands of times a second."""
 OWN_INTERVAL_SECONDS = 30.0
 _MAX_SENTENCE_CHARACTERS = 300
 
@@ -79,6 +82,10 @@ class PeerWatch:
         """Return how long nobody is due, negative when somebody is overdue."""
         return min(self._due_at.values(), default=self._clock() + INTERVAL_SECONDS) - self._clock()
 
+    @property
+    def _interval_seconds(self) -> float:
+        return max(INTERVAL_SECONDS, len(self._wanted) * _INTERVAL_SECONDS_PER_NODE)
+
     async def refresh(self) -> bool:
         """Ask everybody who is due and return whether any answer is other than before."""
         now = self._clock()
@@ -89,7 +96,7 @@ class PeerWatch:
             if node not in self._due_at:
                 continue
             is_own = node == self._badge.node
-            interval_seconds = OWN_INTERVAL_SECONDS if is_own else INTERVAL_SECONDS
+            interval_seconds = OWN_INTERVAL_SECONDS if is_own else self._interval_seconds
             self._due_at[node] = self._clock() + interval_seconds
             if is_own:
                 self.namesake = self._compare(answer)

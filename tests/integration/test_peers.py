@@ -166,6 +166,15 @@ async def test_a_time_that_no_clock_shows_is_no_answer(tmp_path: Path, odd: str)
     assert found.sentence == "what it answers is not a reconciler's status"
 
 
+@pytest.mark.parametrize(("count", "seconds"), [(1, 1), (20, 1), (200, 10)])
+async def test_many_are_asked_less_often(count: int, seconds: float) -> None:
+    watch = PeerWatch(ME, lambda: 100.0)
+    names = [f"search-{number}" for number in range(2, count + 2)]
+    watch.want(ask_for(*(Member(name) for name in names)), names)
+    assert await watch.refresh()
+    assert watch.next_due_seconds() == pytest.approx(seconds)
+
+
 async def test_who_is_not_wanted_any_more_is_forgotten_and_not_asked(tmp_path: Path) -> None:
     watch = PeerWatch(ME, time.monotonic)
     async with running_node(tmp_path, "search-2") as (address, _):
