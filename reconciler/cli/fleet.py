@@ -87,7 +87,9 @@ def status(
     try:
         view = asyncio.run(_watch(look, show_all) if watch else look())
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return
+        if watch:
+            return
+        raise click.Abort from None  # 0 would say that all is well
     except ReconcilerError as error:
         _end_blind(str(error))
     _show(view, as_json=as_json, show_all=show_all)

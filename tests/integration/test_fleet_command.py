@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -256,6 +257,26 @@ def test_watch_redraws_until_it_is_interrupted() -> None:
                 code = process.wait(DEADLINE_SECONDS)
                 os.close(own)
     assert code == 0
+
+
+def test_an_answer_that_was_not_waited_for_is_not_exit_code_0() -> None:
+    came, goes_on = threading.Event(), threading.Event()
+
+    def hang(_: str) -> Answer:
+        came.set()
+        goes_on.wait(DEADLINE_SECONDS)
+        return saying(b"", 500)
+
+    with serving([hang]) as (address,):
+        command = [sys.executable, "-m", "reconciler.cli.main", "fleet", "status"]
+        with subprocess.Popen([*command, "--url", address], stderr=subprocess.PIPE) as process:
+            try:
+                assert came.wait(DEADLINE_SECONDS)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(DEADLINE_SECONDS) == 1
+            finally:
+                goes_on.set()
+                process.kill()
 
 
 def _read_until(terminal: int, word: bytes) -> None:
