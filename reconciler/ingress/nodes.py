@@ -90,6 +90,20 @@ class CloneNodes:
         return nodes, notes
 
 
+def find_shared(nodes: Iterable[Node]) -> Iterator[str]:
+    """Yield a sentence for each TensorFlow Serving that more than one node is said to be."""
+    by_place: dict[str, list[str]] = {}
+    for node in nodes:
+        by_place.setdefault(node.server.rest, []).append(node.server.node)
+    for rest, names in by_place.items():
+        if len(names) > 1:
+            more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+            yield (
+                f"requests for any of {', '.join(names[:_MAX_NAMED])}{more} go to {rest}: say where"
+                " each is by `rest` and `grpc` in groups/, and give the clone by -C"
+            )
+
+
 def read_words(
     nodes: Iterable[Node], sightings: Iterable[Sighting], now: float
 ) -> tuple[list[Word], list[str]]:
@@ -97,7 +111,6 @@ def read_words(
 
     `now` is by the poller's clock.
     """
-    nodes = list(nodes)
     by_target = {sighting.target: sighting for sighting in sightings}
     words: list[Word] = []
     notes: list[str] = []
@@ -114,21 +127,7 @@ def read_words(
             continue
         taken[server.node] = node.target.address
         words.append(read_word(server, sighting.answer))
-    return words, [*notes, *_find_shared(nodes)]
-
-
-def _find_shared(nodes: Iterable[Node]) -> Iterator[str]:
-    """Yield a sentence for each TensorFlow Serving that more than one node is said to be."""
-    by_place: dict[str, list[str]] = {}
-    for node in nodes:
-        by_place.setdefault(node.server.rest, []).append(node.server.node)
-    for rest, names in by_place.items():
-        if len(names) > 1:
-            more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-            yield (
-                f"requests for any of {', '.join(names[:_MAX_NAMED])}{more} go to {rest}: say where"
-                " each is by `rest` and `grpc` in groups/"
-            )
+    return words, notes
 
 
 def _find_trouble(node: Node, sighting: Sighting, now: float) -> str | None:

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from reconciler.errors import ReconcilerError
 from reconciler.fleet.poll import FleetPoller
 from reconciler.ingress.keep import IngressError, Keeper
-from reconciler.ingress.nodes import Node, Nodes, read_words
+from reconciler.ingress.nodes import Node, Nodes, find_shared, read_words
 from reconciler.ingress.proxy import Frontend
 from reconciler.ingress.routes import Routes, find_routes
 from reconciler.threads import run_beside
@@ -63,7 +63,7 @@ class Sidecar:
             listed = "; ".join(notes[:_MAX_NOTES]) or "git names no node with an address"
             raise IngressError(f"no node can be asked, so nothing is changed: {listed}")
         self.routes = find_routes(words, self.routes)
-        return self._render(self.routes, self._frontend), notes
+        return self._render(self.routes, self._frontend), [*notes, *find_shared(self._known)]
 
     async def run(self, keeper: Keeper) -> None:
         """Keep the proxy up to date until cancelled."""

@@ -14,6 +14,8 @@ import grpc
 import httpx
 import pytest
 
+from reconciler.errors import GitError
+from reconciler.ingress.nodes import CloneNodes
 from reconciler.ingress.proxy import read_head
 from reconciler.serving.protocol.methods import PREDICT
 from tests.gitserver import ConfigRemote, git
@@ -297,6 +299,7 @@ def test_render_writes_once_and_says_what_it_left_out(tmp_path: Path) -> None:
         done = render("--for", "haproxy", *nodes, "--out", str(out), "--grpc-port", "18500")
         assert (done.returncode, done.stdout) == (0, "")
         assert second.address in done.stderr
+        assert f"requests for any of {first.address}, {second.address} go to" in done.stderr
         assert "server node-1 127.0.0.1:18500 proto h2" in out.read_text()
         printed = render("--for", "haproxy", *nodes, "--grpc-port", "18500")
         assert printed.stdout == out.read_text()
@@ -304,6 +307,7 @@ def test_render_writes_once_and_says_what_it_left_out(tmp_path: Path) -> None:
         done = render("--for", "haproxy", *nodes, "--out", str(out))
         assert done.returncode == 1
         assert "reconciler: no node can be asked, so nothing is changed" in done.stderr
+        assert "requests for any" not in done.stderr, "of no help there"
         assert out.read_text() == printed.stdout
 
 
@@ -323,6 +327,15 @@ def test_what_cannot_work_is_said_at_once(arguments: list[str], words: str) -> N
     assert done.returncode == 2
     assert words in done.stderr
     assert "hunter2" not in done.stderr
+
+
+def test_a_clone_that_is_gone_is_not_taken_for_a_missing_git(tmp_path: Path) -> None:
+    clone = ConfigRemote(tmp_path)
+    clone.commit({"groups/search.yaml": "nodes: [search-1]\n"})
+    nodes = CloneNodes(clone.work, 8500, 8501)
+    clone.work.rename(tmp_path / "elsewhere")
+    with pytest.raises(GitError, match=f"there is no folder {clone.work} any more"):
+        nodes.read()
 
 
 def test_a_clone_without_a_commit_is_said(tmp_path: Path) -> None:

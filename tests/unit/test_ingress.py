@@ -16,7 +16,7 @@ from reconciler.ingress.envoy import render_envoy
 from reconciler.ingress.haproxy import render_haproxy
 from reconciler.ingress.keep import Commands, IngressError, Keeper, parse_command
 from reconciler.ingress.nginx import render_nginx
-from reconciler.ingress.nodes import Node, read_words
+from reconciler.ingress.nodes import Node, find_shared, read_words
 from reconciler.ingress.proxy import Frontend, find_hosts, is_address, read_head, render_head
 from reconciler.ingress.routes import (
     Fitness,
@@ -186,16 +186,13 @@ def test_of_two_nodes_that_say_one_name_the_first_counts() -> None:
 
 
 def test_nodes_that_are_said_to_have_one_server_are_named() -> None:
-    targets = [Target(f"{name}:8080", name, "g") for name in "abcdefgh"]
     nodes = [
-        Node(target, Server(str(target.name), "h:8500", "h:8501" if target.name < "h" else "i:1"))
-        for target in targets
-        if target.name
+        Node(Target(f"{name}:8080", name, "g"), Server(name, "h:8500", place))
+        for name, place in [*((name, "h:8501") for name in "abcdefg"), ("h", "i:1")]
     ]
-    _, notes = read_words(nodes, [Sighting(target, trouble="away") for target in targets], 0.0)
-    assert [note for note in notes if not note.endswith("away")] == [
+    assert list(find_shared(nodes)) == [
         "requests for any of a, b, c, d, e and 2 more go to h:8501: say where each is by `rest`"
-        " and `grpc` in groups/"
+        " and `grpc` in groups/, and give the clone by -C"
     ]
 
 
