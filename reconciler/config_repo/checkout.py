@@ -192,6 +192,8 @@ class Checkout:
                 stdin=stdin,
             )
         except FileNotFoundError:
+            if not folder.is_dir():  # a clone that somebody moved, or makes anew
+                raise GitError(f"there is no folder {folder} any more", FOLDER_MISSING) from None
             raise GitError(
                 "there is no git command; install git 2.34 or newer", GIT_MISSING
             ) from None
