@@ -55,7 +55,7 @@ def _play(services: Any, folder: Path, once: bool) -> bool:
     write_bucket(folder / "bucket")
     bucket = start_bucket(services, folder / "bucket")
     nodes = [Node(name) for name in NODES]
-    repository = ConfigRepository(folder, {node.name: node.address for node in nodes})
+    repository = ConfigRepository(folder, {node.name: node.places for node in nodes})
     click.echo(f"config repo  {repository.url}\nbucket       {bucket}")
     for node in nodes:
         start_node(services, node, folder, repository.url, bucket)

@@ -37,9 +37,13 @@ class Node:
     rest_port: int = field(default_factory=free_port)
 
     @property
-    def address(self) -> str:
-        """Where other nodes ask it."""
-        return f"127.0.0.1:{self.status_port}"
+    def places(self) -> dict[str, str]:
+        """Where it and its model server are found, as groups/ says it."""
+        return {
+            "address": f"127.0.0.1:{self.status_port}",
+            "grpc": f"127.0.0.1:{self.serving_port}",
+            "rest": f"127.0.0.1:{self.rest_port}",
+        }
 
     @property
     def page(self) -> str:
@@ -74,7 +78,7 @@ def start_node(services: Services, node: Node, folder: Path, repo: str, bucket: 
             "RECONCILER_MODELS_DIR": str(config_file.parent),
             "RECONCILER_STATE_DIR": str(folder / name / "state"),
             "RECONCILER_SERVING": f"127.0.0.1:{node.serving_port}",
-            "RECONCILER_LISTEN": node.address,
+            "RECONCILER_LISTEN": node.places["address"],
             "RECONCILER_GIT_INTERVAL": "1s",
             "RECONCILER_BUCKET_INTERVAL": "5s",
             "RECONCILER_SETTLE": "1s",

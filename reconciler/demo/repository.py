@@ -16,22 +16,23 @@ _DEADLINE_SECONDS = 30.0
 class ConfigRepository:
     """A git repository made from example-config-repo, with the model files of its deployments."""
 
-    def __init__(self, folder: Path, addresses: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, members: Mapping[str, Mapping[str, str]]) -> None:
         """Make the bare repository and its first commit in `folder`.
 
-        `addresses` says where each node's status endpoint is on this machine.
+        `members` says where each node and its server are on this machine, as groups/ has it.
         """
         self.url = str(folder / "config.git")
         self._checkout = folder / "checkout"
         self._git_in(folder, "init", "--quiet", "--bare", "--initial-branch=main", self.url)
         self._git_in(folder, "clone", "--quiet", self.url, str(self._checkout))
         shutil.copytree(data_folder("example-config-repo"), self._checkout, dirs_exist_ok=True)
-        for node, address in addresses.items():
-            self._set_address(node, address)
+        for node, places in members.items():
+            self._set_places(node, places)
         self.commit("Deploy our first models")
 
-    def _set_address(self, node: str, address: str) -> None:
-        entry = f"  - name: {node}\n    address: {address}"
+    def _set_places(self, node: str, places: Mapping[str, str]) -> None:
+        lines = [f"  - name: {node}", *(f"    {name}: {place}" for name, place in places.items())]
+        entry = "\n".join(lines)
         for file in (self._checkout / "groups").glob("*.yaml"):
             text = re.sub(rf"(?m)^  - {node}$", f"  - name: {node}", file.read_text())
             written = rf"(?m)^  - name: {node}(\n    address: .*)?$"
