@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from tests.simulation.fleet import Result
 from tests.simulation.invariants import BrokenError
 from tests.simulation.large import make_large
 from tests.simulation.schedules import make_schedule, run, shrink
+from tests.simulation.setup import Result
 
 _CHUNK = 50
 LARGE_NODES = 300

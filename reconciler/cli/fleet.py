@@ -282,8 +282,8 @@ def serve(folder: Path | None, addresses: tuple[str, ...], listen: str) -> None:
 
     if not is_address(listen):
         raise SettingsError(f"--listen {listen!r} is not host:port, as 127.0.0.1:8090 is")
-    start_logging("text")
     nodes = _find_nodes(folder, addresses)
+    start_logging("text")
     desk = FleetDesk(nodes.read, socket.gethostname(), has_git=nodes.has_git, always=True)
 
     async def run() -> None:

@@ -13,7 +13,6 @@ from reconciler.model import (
     Local,
     LocalVersion,
     Outcome,
-    Phase,
     Query,
     Served,
     Unavailable,
@@ -61,6 +60,7 @@ from reconciler.planning.restart import find_restart_config, forget_good, keep_s
 from reconciler.planning.retention import Leaving, find_leaving, find_removals
 from reconciler.planning.rollout import Goal, Request, explain, next_request
 from reconciler.planning.room import find_room
+from reconciler.planning.steadiness import time_deployed
 from reconciler.planning.steps import (
     Configure,
     Fetch,
@@ -73,9 +73,6 @@ from reconciler.planning.steps import (
 from reconciler.planning.trial_names import model_of, trial_name
 from reconciler.planning.waves import await_turn
 
-_BLINK_SECONDS = 5.0
-"""For how long a server that does not answer is taken to be what it was: a status request's
-deadline, and the tick after it."""
 _MOVING = frozenset({DOWNLOADING, LOADING, WAITING, MOVING_LABELS, UNLOADING, LISTING, TRYING})
 
 
@@ -155,7 +152,7 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
         *(describe_handover(item, sight(model)) for model, item in leaving.handovers.items()),
     )
     is_blind = isinstance(served, Unavailable)
-    outcomes, memory = _time_deployed(outcomes, memory, now, is_blind=is_blind)
+    outcomes, memory = time_deployed(outcomes, memory, now, is_blind=is_blind)
     conditions = (
         *find_conditions(world, memory, leaving, elsewhere, now),
         find_change_condition(node_hold, (*outcomes, *removals)),
@@ -260,33 +257,6 @@ def _name_peers(
     names = {name for item in handovers for name in item.asks}
     names |= {name for target in targets for name in target.waits_for}
     return tuple(sorted(names - {node}))
-
-
-def _time_deployed(
-    outcomes: Iterable[Outcome], memory: Memory, now: float, *, is_blind: bool
-) -> tuple[list[Outcome], Memory]:
-    """Tell since when each deployment has been Deployed as it is asked for now.
-
-    A server that is slow to answer now and then ends no pause between waves: while it `is_blind`
-    the node says that it does not know, and soon after it goes on counting.
-    """
-    timed = []
-    for outcome in outcomes:
-        model = outcome.deployment.model
-        known = memory.of(model)
-        is_deployed = outcome.phase is Phase.DEPLOYED
-        now_as = f"{fingerprint(outcome.deployment)} {outcome.wanted}" if is_deployed else ""
-        if is_blind and now - known.deployed_until <= _BLINK_SECONDS:
-            pass
-        elif now_as != known.deployed_as:
-            known = replace(known, deployed_as=now_as, deployed_since=now, deployed_until=now)
-            memory = memory.with_model(model, known)
-        elif is_deployed:
-            known = replace(known, deployed_until=now)
-            memory = memory.with_model(model, known)
-        seconds = now - known.deployed_since if is_deployed else None
-        timed.append(replace(outcome, deployed_seconds=seconds))
-    return timed, memory
 
 
 def _forget_replaced(known: ModelMemory, found: Mapping[int, LocalVersion]) -> ModelMemory:

@@ -1,5 +1,6 @@
 """Freezes, suspensions and pauses on a running node."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 from tests.e2e.stage import GROUP, Stage, deployment, wait_until
@@ -86,10 +87,13 @@ def test_a_paused_node_is_left_alone_until_it_resumes(stage: Stage) -> None:
 
 def test_a_pause_ends_by_itself(stage: Stage) -> None:
     stage.publish("ranker", 1)
+    stage.publish("ranker", 2)
     stage.commit(GROUPS, deployment("ranker"))
-    (stage.folder / "state").mkdir()
-    stage.run_command("pause", "--reason", "not yet", "--for", "3s")
     stage.start()
-    stage.wait_phase("ranker", "Deploying", "Paused")
     stage.wait_served("ranker", 1)
+    paused_at = time.monotonic()
+    stage.run_command("pause", "--reason", "not yet", "--for", "4s")
+    stage.commit(deployment("ranker", 2))
+    stage.wait_served("ranker", 2)
+    assert time.monotonic() - paused_at > 4
     assert git("rev-parse", "HEAD", cwd=stage.remote.work) == stage.status()["applied"]["id"]

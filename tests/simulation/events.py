@@ -181,8 +181,13 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class LoseBucket:
+    """The bucket answers nobody."""
+
+
+@dataclass(frozen=True, slots=True)
 class Heal:
-    """The network is whole again."""
+    """The network is whole again, and the bucket answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,5 +196,15 @@ class Repair:
 
 
 Event: TypeAlias = (
-    Commit | Publish | Kill | Start | RestartAgent | CrashServer | Stall | Part | Heal | Repair
+    Commit
+    | Publish
+    | Kill
+    | Start
+    | RestartAgent
+    | CrashServer
+    | Stall
+    | Part
+    | LoseBucket
+    | Heal
+    | Repair
 )

@@ -14,15 +14,14 @@ from reconciler.membership.tracker import MemberTracker
 from reconciler.model import Desired, Group, Member, Membership, Phase, Registry, Unavailable
 from reconciler.planning.peers import NO_ADDRESS, Peer
 from reconciler.planning.steps import Plan
-from reconciler.policy import Policy
 from tests.simulation.bucket import Bucket
 from tests.simulation.events import (
     Commit,
     CrashServer,
-    Edit,
     Event,
     Heal,
     Kill,
+    LoseBucket,
     Part,
     Publish,
     Repair,
@@ -31,9 +30,10 @@ from tests.simulation.events import (
     Start,
 )
 from tests.simulation.invariants import Promise, Watch
-from tests.simulation.node import LISTING_SECONDS, Node, Traits, Troubles
+from tests.simulation.node import LISTING_SECONDS, Node, Troubles
 from tests.simulation.repo import PORT, Repo
 from tests.simulation.server import PacedServer
+from tests.simulation.setup import Result, Setup
 
 BUSY_TICK_SECONDS = 1.0
 IDLE_TICK_SECONDS = 5.0
@@ -48,53 +48,6 @@ QUIET_SECONDS = 90.0
 """After so long without any change nothing will change any more: longer than every timeout."""
 MAX_SETTLE_SECONDS = 900.0
 """After the last event, until all is quiet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What the bucket holds of a model at the start."""
-
-    name: str
-    size_bytes: int
-    versions: int
-    bad: tuple[tuple[int, str], ...] = ()
-    """(version, node) that fail to load; the node `*` is all of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """A fleet before anything happens to it."""
-
-    seed: int
-    machines: tuple[tuple[str, Traits], ...]
-    models: tuple[Model, ...]
-    first: tuple[Edit, ...]
-    """The first commit."""
-    policy: Policy
-    groups: tuple[str, ...] = ("g",)
-    by_registry: bool = False
-    """Whether a registry says who is in the group `g`, instead of git."""
-    by_dns: bool = False
-    """Whether that registry lists to each node only those that answer it."""
-    with_addresses: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """A fleet, and what happens to it when."""
-
-    setup: Setup
-    events: tuple[tuple[float, Event], ...]
-
-
-@dataclass(slots=True)
-class Result:
-    """What came of a schedule."""
-
-    events: int = 0
-    plans: int = 0
-    settle_seconds: float = 0.0
-    """From the last event until nothing changed any more."""
 
 
 @dataclass(slots=True)
@@ -356,8 +309,10 @@ class Simulation:
             case Part():
                 self._part = event
                 self._all(self._poke_soon)
+            case LoseBucket():
+                self.bucket.is_away = True
             case Heal():
-                self._part = None
+                self._part, self.bucket.is_away = None, False
                 self._all(self._wake)
             case Repair():
                 for seat in self.seats.values():

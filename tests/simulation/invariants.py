@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NoReturn
 
-from reconciler.model import Deployment, Desired, Outcome, Phase
+from reconciler.model import Deployment
+from reconciler.planning.goals import fingerprint
 from reconciler.planning.peers import ask_of
-from reconciler.planning.retention import REMOVALS_HELD
-from reconciler.planning.room import DISK_FULL, GROUP_QUOTA_EXCEEDED
 from reconciler.planning.steps import Configure, Fetch, Plan
-from reconciler.planning.waves import ROLLOUT_HALTED, WAITS_FOR_WAVE, find_turn
+from reconciler.planning.waves import find_turn
+from tests.simulation.convergence import find_divergences
 from tests.simulation.node import Node
 from tests.simulation.roll_up import find_view_mistakes
 
@@ -231,24 +231,15 @@ class Watch:
     def _check_waves(self, node: Node, made: Plan, truth: _Truth) -> None:
         for outcome in made.outcomes:
             deployment, version = outcome.deployment, outcome.wanted
-            if version is None or not self._begins(deployment.model, version, made):
+            if version is None or deployment.stop:
+                continue
+            if not _has_begun(deployment, version, made):
                 continue
             key = (deployment.model, version, ask_of(deployment))
             is_way_back = (deployment.model, version) in truth.served
             if deployment.rollout.waves and key not in truth.begun and not is_way_back:
                 self._check_turn(node, deployment, version)
             truth.begun.add(key)
-
-    def _begins(self, model: str, version: int, made: Plan) -> bool:
-        for step in made.steps:
-            if isinstance(step, Fetch) and (step.model, step.snapshot.version) == (model, version):
-                return True
-            if isinstance(step, Configure) and model in step.request.config:
-                ask = step.request.config[model]
-                before = made.memory.of(model).asked
-                if version in ask.versions - (before.versions if before else frozenset()):
-                    return True
-        return False
 
     def _check_turn(self, node: Node, deployment: Deployment, version: int) -> None:
         desired = node.desired
@@ -276,112 +267,27 @@ class Watch:
             self.fail(Promise.REST, f"{node.name} goes on doing things at rest: {made.steps}")
 
     def check_end(self) -> None:
-        """Hold every node that is on against the newest commit."""
-        for name, node in self._simulation.alive.items():
-            desired = self._simulation.read(self._simulation.repo.head, name)
-            made = node.made
-            if made is None or node.desired is None or node.desired.commit != desired.commit:
-                self.fail(Promise.CONVERGENCE, f"{name} has not seen the newest commit")
-            for outcome in made.outcomes:
-                if mistake := self._find_mistake(node, desired, outcome):
-                    self.fail(
-                        Promise.CONVERGENCE,
-                        f"{name}: {outcome.deployment.model} {outcome.phase} {outcome.reason}"
-                        f" ({outcome.sentence}), but {mistake}",
-                    )
-            self._check_extras(node, desired, made)
+        """Hold every node that is on against the newest commit, and the view against them."""
+        for mistake in find_divergences(self._simulation):
+            self.fail(Promise.CONVERGENCE, mistake)
         if self._simulation.setup.with_addresses and self._simulation.repo.head:
             for mistake in find_view_mistakes(self._simulation):
                 self.fail(Promise.ROLL_UP, mistake)
 
-    def _find_mistake(self, node: Node, desired: Desired, outcome: Outcome) -> str | None:
-        """Return what an outcome should be instead, None where it is right."""
-        deployment = outcome.deployment
-        model, version = deployment.model, self._wanted(deployment)
-        serving = node.server.serving.get(model, set())
-        if deployment.suspend:
-            return None
-        if deployment.stop:
-            return None if outcome.phase is Phase.STOPPED and not serving else "it is to be stopped"
-        if outcome.phase is Phase.DEPLOYED:
-            is_right = outcome.wanted == version and version in serving
-            return None if is_right else f"it is to serve {version} and serves {serving}"
-        if outcome.reason in (WAITS_FOR_WAVE, ROLLOUT_HALTED):
-            if self._must_wait(desired, deployment, version, node.name):
-                return None
-            return "nobody before it is in the way"
-        if outcome.phase is not Phase.FAILED:
-            return f"it is to serve {version}"
-        if outcome.reason == DISK_FULL:
-            used_bytes = sum(v.size_bytes for found in node.disk.values() for v in found.values())
-            needed_bytes = self._simulation.bucket.size_bytes(model)
-            has_room = used_bytes + 2 * needed_bytes <= node.traits.disk_bytes
-            return "there is room on the disk" if has_room else None
-        if outcome.reason == GROUP_QUOTA_EXCEEDED:
-            return None if self._exceeds(desired) else "all of it fits into the quota"
-        asked = {version, *deployment.labels.values()}
-        if any((model, v) in node.server.bad for v in asked):
-            return None
-        if any(v > self._simulation.bucket.newest(model) for v in asked):
-            return None
-        return "nothing is wrong with it"
 
-    def _wanted(self, deployment: Deployment) -> int:
-        newest = self._simulation.bucket.newest(deployment.model)
-        return newest if deployment.version is None else deployment.version
-
-    def _must_wait(self, desired: Desired, deployment: Deployment, version: int, name: str) -> bool:
-        holders = desired.holders[deployment.model]
-        for other in find_turn(deployment.rollout.waves, holders, name).before:
-            node = self._simulation.alive.get(other)
-            if node is None or not self._simulation.setup.with_addresses:
+def _has_begun(deployment: Deployment, version: int, made: Plan) -> bool:
+    """Whether a node does anything for a version, or has resolved to and only lacks the bucket."""
+    model, known = deployment.model, made.memory.of(deployment.model)
+    is_named = deployment.named_version is not None
+    if known.admitted == fingerprint(deployment) and (
+        is_named or known.resolved.get(deployment.source) == version
+    ):
+        return True
+    for step in made.steps:
+        if isinstance(step, Fetch) and (step.model, step.snapshot.version) == (model, version):
+            return True
+        if isinstance(step, Configure) and model in step.request.config:
+            before = known.asked.versions if known.asked else frozenset()
+            if version in step.request.config[model].versions - before:
                 return True
-            serving = node.server.serving.get(deployment.model, set())
-            if version not in serving or self._simulation.is_failing(node):
-                return True
-        return False
-
-    def _exceeds(self, desired: Desired) -> bool:
-        bucket, group = self._simulation.bucket, desired.group
-        live = [item for item in desired.deployments if not item.stop]
-        used = sum(
-            bucket.size_bytes(item.model) * len({self._wanted(item), *item.labels.values()})
-            for item in live
-        )
-        # A version that serves until its successor does counts as well.
-        used += sum(bucket.size_bytes(item.model) for item in live)
-        quota = group.quota if group else None
-        if quota is None:
-            return False
-        too_many = quota.models is not None and len(live) > quota.models
-        return too_many or (quota.disk_bytes is not None and used > quota.disk_bytes)
-
-    def _check_extras(self, node: Node, desired: Desired, made: Plan) -> None:
-        """Hold what a node serves beyond what it holds against what excuses it."""
-        simulation = self._simulation
-        held = {item.model for item in desired.deployments}
-        excused = {item.deployment.model for item in made.removals if item.reason == REMOVALS_HELD}
-        for model in sorted({*node.disk, *(m for m, v in node.server.serving.items() if v)}):
-            if model in held | excused or desired.group is None:
-                continue
-            holders = desired.holders.get(model, ())
-            deployment = simulation.repo.find(simulation.repo.head, model)
-            if deployment is not None and deployment.suspend:
-                continue
-            others = [simulation.alive[name] for name in holders if name in simulation.alive]
-            if holders and not any(other.serves(model) for other in others):
-                continue  # the last copy stays
-            if deployment is not None and not holders and not deployment.stop:
-                continue  # nobody is left to take it
-            if any(_awaits_turn(other, model) for other in others):
-                continue  # whether that is right is asked of its outcome
-            self.fail(
-                Promise.CONVERGENCE,
-                f"{node.name} still has {model}, which is others' to serve or nobody's",
-            )
-
-
-def _awaits_turn(node: Node, model: str) -> bool:
-    outcomes = node.made.outcomes if node.made else ()
-    turn = (WAITS_FOR_WAVE, ROLLOUT_HALTED)
-    return any(item.deployment.model == model and item.reason in turn for item in outcomes)
+    return False

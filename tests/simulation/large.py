@@ -20,8 +20,8 @@ from tests.simulation.events import (
     Start,
     Unlist,
 )
-from tests.simulation.fleet import Model, Schedule, Setup
 from tests.simulation.node import Traits
+from tests.simulation.setup import Model, Schedule, Setup
 
 _GROUP_NODES = 30
 _WAVES = (Wave(1), Wave(50, is_percent=True), Wave(100, is_percent=True))

@@ -107,6 +107,7 @@ class Node:
     downloads: dict[tuple[str, int], _Download] = field(default_factory=dict)
     listings: dict[Query, Listing] = field(default_factory=dict)
     listed_at: dict[Query, tuple[float, int]] = field(default_factory=dict)
+    listing_troubles: dict[Query, Unavailable] = field(default_factory=dict)
     connection: int = 1
     _outstanding: Request | None = None
     _is_taken: bool = False
@@ -131,7 +132,7 @@ class Node:
         states = self.server.states
         world = World(
             desired=desired,
-            available=Available(self.listings),
+            available=Available(self.listings, self.listing_troubles),
             local=Local(
                 {model: dict(found) for model, found in self.disk.items()},
                 free_bytes=self.traits.disk_bytes - used_bytes,
@@ -206,6 +207,8 @@ class Node:
             found = self.disk.get(deployment.model, {})
             known = self.memory.of(deployment.model)
             wanted |= wanted_queries(deployment, found, known, available).keys()
+        away = Unavailable("ListingFailed", "the bucket does not answer")
+        self.listing_troubles = dict.fromkeys(wanted, away) if bucket.is_away else {}
         for query in wanted:
             read_at, generation = self.listed_at.get(query, (-LISTING_SECONDS, -1))
             is_due = now >= read_at + LISTING_SECONDS

@@ -18,6 +18,7 @@ from tests.simulation.events import (
     Event,
     Heal,
     Kill,
+    LoseBucket,
     Part,
     Publish,
     Remove,
@@ -35,9 +36,10 @@ from tests.simulation.events import (
     Start,
     Unlist,
 )
-from tests.simulation.fleet import Model, Result, Schedule, Setup, Simulation
+from tests.simulation.fleet import Simulation
 from tests.simulation.invariants import BrokenError, Promise
 from tests.simulation.node import Traits
+from tests.simulation.setup import Model, Result, Schedule, Setup
 
 HANDOVER_TIMEOUT_SECONDS = 60.0
 MEMBER_TIMEOUT_SECONDS = 20.0
@@ -176,6 +178,7 @@ class _Dice:
             (5, lambda: CrashServer(node)),
             (4, lambda: Stall(node, self._random.uniform(5, 30))),
             (6, lambda: Part(self._half(), loses_git=self._chance(0.5))),
+            (4, LoseBucket),
             (5, Heal),
             (2, Repair),
         ]

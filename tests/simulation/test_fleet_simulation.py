@@ -11,11 +11,12 @@ from reconciler.planning import plan as planning
 from reconciler.planning.rollout import Request, next_request
 from reconciler.policy import Policy
 from tests.simulation.events import Add, Commit, Kill, SetWeight, Start
-from tests.simulation.fleet import Model, Schedule, Setup, Simulation
+from tests.simulation.fleet import Simulation
 from tests.simulation.invariants import BrokenError, Promise
 from tests.simulation.large import make_large
 from tests.simulation.node import Traits
 from tests.simulation.schedules import find_broken, make_schedule, run, shrink
+from tests.simulation.setup import Model, Schedule, Setup
 
 BLOCK = 100
 BLOCKS = 4
@@ -95,7 +96,7 @@ def say_everything_again(patch: pytest.MonkeyPatch) -> None:
     ("make_wrong", "promise", "first"),
     [
         (give_up_at_once, Promise.FLOOR, 0),
-        (give_up_the_last_copy, Promise.FLOOR, 0),
+        (give_up_the_last_copy, Promise.FLOOR, 750),
         (give_up_without_a_drain, Promise.FLOOR, 0),
         (wait_for_no_pause, Promise.WAVES, 0),
         (know_no_quota, Promise.QUOTA, 100),
