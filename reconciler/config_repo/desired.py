@@ -117,11 +117,26 @@ def choose_desired(fleet: Fleet, commit: Commit, node: str) -> Desired:
         group=group,
         deployments=deployments,
         elsewhere=_sort((item for path, item in own.items() if path not in placed), group),
+        abroad=_find_abroad(fleet, group) if group else {},
+        groups=fleet.groups,
         holders={own[path].model: nodes for path, nodes in placement.holders.items()},
         policy=fleet.policy,
         problems=tuple(fleet.problems),
         broken=_find_broken(fleet, group, placed),
     )
+
+
+def _find_abroad(fleet: Fleet, group: Group) -> dict[str, tuple[Deployment, ...]]:
+    """Return what other groups are to serve of models that this one does not deploy."""
+    own = {item.model for item in fleet.deployments.values() if item.group == group.name}
+    found: dict[str, list[Deployment]] = {}
+    for item in fleet.deployments.values():
+        other = fleet.groups.get(item.group)
+        if item.model not in own and not item.stop and other is not None and other.enabled:
+            found.setdefault(item.model, []).append(item)
+    return {
+        model: tuple(sorted(items, key=lambda item: item.group)) for model, items in found.items()
+    }
 
 
 def _names(group: Group) -> list[str]:

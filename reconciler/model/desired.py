@@ -115,5 +115,9 @@ class Desired:
     """Model -> why the newest text of its file is not followed (this node's models only)."""
     elsewhere: tuple[Deployment, ...] = ()
     """The group's others, which are placed on other nodes, sorted by model."""
+    abroad: Mapping[str, tuple[Deployment, ...]] = field(default_factory=dict)
+    """Model -> what other groups are to serve of it, where this group does not deploy it."""
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    """All groups by name, for those that have to be asked about what is abroad."""
     holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Model -> the nodes that hold it, in the order in which a rollout reaches them."""

@@ -1,4 +1,4 @@
-"""What other nodes of the group say of a deployment, as far as it matters to this one.
+"""What other nodes say of a deployment, as far as it matters to this one.
 
 Nothing central tells a node when it may give a model up or take a new version. It asks those
 concerned, and only while it has to know. What they say is compared by what was asked of them, not

@@ -1,4 +1,4 @@
-"""Asks other nodes of the group what they say of themselves, and whether one has this one's name.
+"""Asks other nodes what they say of themselves, and whether one has this one's name.
 
 Only those are asked whose word the plan needs now, once a second or, where they are many, less
 often, each by itself: one that is slow or lies is its own trouble. The node's own address is asked
@@ -64,8 +64,12 @@ class PeerWatch:
 
     def want(self, desired: Desired, nodes: Iterable[str]) -> bool:
         """Set who is to be asked; return whether somebody is due."""
-        members = desired.group.nodes if desired.group else ()
-        self._addresses = {member.name: member.address for member in members}
+        own_group = (desired.group,) if desired.group else ()
+        self._addresses = {
+            member.name: member.address
+            for group in (*desired.groups.values(), *own_group)
+            for member in group.nodes
+        }
         self._wanted = frozenset(nodes)
         own = self._badge.node
         asked = self._wanted | ({own} if self._addresses.get(own) else frozenset())

@@ -129,6 +129,46 @@ def test_replicas_move_between_nodes_and_are_never_fewer(fleet: Fleet) -> None:
     assert all(before <= look for look in looks)
 
 
+def test_what_goes_to_another_group_is_served_all_the_time(
+    make_stage: Callable[..., Stage],
+) -> None:
+    first = make_stage(node="n1")
+    fleet = {"n1": first, "n2": make_stage(node="n2", beside=first)}
+    first.publish("ranker", 1)
+    first.publish("speller", 1)
+    nodes = {
+        name: [{"name": name, "address": f"127.0.0.1:{stage.status_port}"}]
+        for name, stage in fleet.items()
+    }
+    groups = {
+        "groups/g.yaml": json.dumps({"nodes": nodes["n1"]}),
+        "groups/h.yaml": json.dumps({"nodes": nodes["n2"]}),
+    }
+    first.commit(FLEET, groups, deployment("ranker"), deployment("speller"))
+    start(fleet)
+    wait_placed(fleet, "ranker", {"n1"})
+    wait_placed(fleet, "speller", {"n1"})
+
+    # The deployment goes to the other group.
+    there = {"deployments/h/ranker.yaml": deployment("ranker")["deployments/g/ranker.yaml"]}
+    with watch(fleet, "ranker") as looks:
+        first.commit({"deployments/g/ranker.yaml": None}, there, subject="Move ranker to h")
+        wait_placed(fleet, "ranker", {"n2"})
+    assert all(looks)
+
+    # Both nodes change places: each takes from the other what its new group serves.
+    groups = {
+        "groups/g.yaml": json.dumps({"nodes": nodes["n2"]}),
+        "groups/h.yaml": json.dumps({"nodes": nodes["n1"]}),
+    }
+    with watch(fleet, "ranker") as looks, watch(fleet, "speller") as others:
+        first.commit(groups, subject="Swap the nodes")
+        wait_placed(fleet, "ranker", {"n1"})
+        wait_placed(fleet, "speller", {"n2"})
+    assert all(looks)
+    assert all(others)
+
+
 def test_a_node_dies_and_its_models_move_once_git_says_so(
     fleet: Fleet, make_stage: Callable[..., Stage]
 ) -> None:

@@ -62,6 +62,30 @@ def test_a_commit_becomes_what_each_node_serves(mirror: Mirror, tmp_path: Path) 
     assert by_model["speller"].stop
 
 
+def test_what_other_groups_take_over_is_known_and_nothing_else_of_them(
+    remote: ConfigRemote, mirror: Mirror, tmp_path: Path
+) -> None:
+    remote.commit(
+        {
+            "fleet/deployments/vision/ranker.yaml": deployment(1),
+            "fleet/deployments/vision/old.yaml": deployment(1) + "stop: true\n",
+        },
+        "Serve ranker in vision as well",
+    )
+    repo = ConfigRepo(mirror, "search-1", tmp_path)
+    assert repo.read(mirror.fetch()).abroad.keys() == {"detector", "captions"}
+
+    remote.commit({"fleet/deployments/search/ranker.yaml": None}, "Serve it there only")
+    desired = repo.read(mirror.fetch())
+    assert [(item.group, item.model) for item in desired.abroad["ranker"]] == [("vision", "ranker")]
+    assert [member.name for member in desired.groups["vision"].nodes] == ["vision-1"]
+
+    vision = (remote.work / "fleet/groups/vision.yaml").read_text()
+    off = vision.replace("enabled: true", "enabled: false")
+    remote.commit({"fleet/groups/vision.yaml": off}, "Switch vision off")
+    assert repo.read(mirror.fetch()).abroad == {}
+
+
 def test_each_blob_is_read_once(
     remote: ConfigRemote, mirror: CountingMirror, tmp_path: Path
 ) -> None:

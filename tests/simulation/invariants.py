@@ -71,8 +71,6 @@ class _Truth:
     """(model, version, ask) that the node has begun to bring up."""
     served: set[tuple[str, int]] = field(default_factory=set)
     """(model, version) that have answered here at any time."""
-    groups: dict[str, str] = field(default_factory=dict)
-    """Model -> the group for which the node was last asked to hold it."""
     disturbed_at: float = -1e9
 
 
@@ -117,8 +115,6 @@ class Watch:
         truth.answering_since = {
             model: truth.answering_since.get(model, self._simulation.now) for model in models
         }
-        if node.desired is not None:
-            truth.groups |= {item.model: item.group for item in node.desired.deployments}
 
     # --- replica floor --------------------------------------------------------------------
 
@@ -143,9 +139,8 @@ class Watch:
             self.fail(Promise.FLOOR, f"{node.name} lost {model} without having decided so")
         members = simulation.seats[node.name].tracker.members
         head = simulation.repo.head
-        deployment = simulation.repo.find(decision.commit, model)
-        if deployment is None or deployment.group != self._truths[node.name].groups[model]:
-            return  # it left the group, which is a removal
+        if simulation.repo.find(decision.commit, model) is None:
+            return  # it left the repo
         holders = [
             simulation.repo.holders(commit, model, members)
             for commit in range(decision.commit, head + 1)

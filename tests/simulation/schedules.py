@@ -211,6 +211,7 @@ class _Dice:
         if not self._by_registry:
             draws += [
                 (8, lambda: SetWeight(node, self._home[node], self._weight())),
+                (2, lambda: SetWeight(node, group, self._weight())),
                 (4, lambda: Unlist(node)),
             ]
         (chosen,) = self._random.choices(

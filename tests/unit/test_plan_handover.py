@@ -4,7 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.model import Ask, Deployment, Desired, Phase, State, Unavailable
+from reconciler.model import (
+    Ask,
+    Deployment,
+    Desired,
+    Group,
+    Member,
+    Phase,
+    Problem,
+    State,
+    Unavailable,
+)
 from reconciler.planning.memory import Memory
 from reconciler.planning.peers import NO_ADDRESS, Peers
 from reconciler.planning.steps import Configure, Plan, World
@@ -268,3 +278,76 @@ def test_in_doubt_about_git_nothing_is_handed_over() -> None:
 
 def test_alone_a_node_takes_the_others_for_done() -> None:
     assert unloads(play((0, None)))
+
+
+# --- to another group -----------------------------------------------------------------------
+
+ABROAD = replace(MOVED, group="h", path="deployments/h/a.yaml", replicas=None)
+H = Group("h", "groups/h.yaml", (Member("p"), Member("q")))
+
+
+def go_abroad(*items: Deployment, groups: tuple[Group, ...] = (H,)) -> Desired:
+    return replace(
+        desired(STAYS, policy=POLICY),
+        abroad={"a": items},
+        groups={group.name: group for group in groups},
+        holders={"b": ("n",)},
+    )
+
+
+def test_what_goes_to_another_group_stays_until_that_group_serves_it() -> None:
+    asked = go_abroad(ABROAD)
+    one = {"p": peer("p", ABROAD)}
+    made = play((0, one), (500, one), asked=asked)
+    assert made.steps == ()
+    (moved,) = made.removals
+    assert (moved.deployment.group, moved.reason) == ("g", "HandingOver")
+    assert "served by p and q of group h instead and waits until all of them do (q was not" in (
+        moved.sentence
+    )
+    assert made.ask_peers == ("p", "q")
+    both = one | {"q": peer("q", ABROAD)}
+    assert play((0, both), (9, both), asked=asked).removals[0].reason == "Draining"
+    assert unloads(play((0, both), (10, both), asked=asked))
+
+
+def test_all_groups_that_deploy_it_are_waited_for_and_after_the_timeout_any() -> None:
+    further = replace(ABROAD, group="i", path="deployments/i/a.yaml")
+    asked = go_abroad(ABROAD, further, groups=(H, Group("i", "groups/i.yaml", (Member("r"),))))
+    some: Peers = {"p": peer("p", ABROAD), "q": peer("q", ABROAD), "r": SILENT}
+    made = play((0, some), (599, some), (612, some), asked=asked)
+    assert made.removals[0].reason == "Draining"
+    assert unloads(play((0, some), (600, some), (610, some), asked=asked))
+
+
+def test_it_stays_while_the_other_group_has_no_node_known() -> None:
+    asked = go_abroad(ABROAD, groups=(replace(H, nodes=()),))
+    made = play((0, {}), (100_000, {}), asked=asked)
+    assert made.steps == ()
+    assert "no node of group h is left to take it over" in made.removals[0].sentence
+
+
+def test_one_that_is_suspended_in_the_other_group_is_only_waited_for() -> None:
+    asked = go_abroad(replace(ABROAD, suspend=True))
+    both: Peers = {"p": peer("p", ABROAD), "q": peer("q", ABROAD)}
+    assert unloads(play((0, both), (10, both), asked=asked))
+
+
+def test_a_broken_file_keeps_the_model_here_whatever_other_groups_do() -> None:
+    problem = Problem("deployments/g/a.yaml", 1, 1, "is no YAML")
+    asked = replace(go_abroad(ABROAD), broken={"a": problem})
+    both: Peers = {"p": peer("p", ABROAD), "q": peer("q", ABROAD)}
+    made = play((0, both), (10, both), (100, both), asked=asked)
+    assert made.steps == ()
+    assert made.removals == ()
+
+
+def test_the_guard_against_an_emptied_node_is_not_about_other_groups() -> None:
+    asked = replace(go_abroad(ABROAD), deployments=(), holders={})
+    both: Peers = {"p": peer("p", ABROAD), "q": peer("q", ABROAD)}
+    made = play((0, both), (10, both), asked=asked)
+    assert configured(made) == {"b": Ask(frozenset({1}))}
+    assert {item.deployment.model: item.reason for item in made.removals} == {
+        "a": "Unloading",
+        "b": "RemovalsHeld",
+    }
