@@ -14,7 +14,7 @@ ROUNDS = 24
 LAST_STEP = 80
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_kill_between_any_two_steps_leaves_nothing_half_done(stage: Stage) -> None:
     for version in (1, 2, 3):
         stage.publish("ranker", version)

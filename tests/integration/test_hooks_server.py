@@ -24,7 +24,7 @@ from reconciler.status.server import StatusServer
 from tests.forges import DELIVERIES, SECRET, Delivery, github, gitlab, sign
 from tests.gitserver import ConfigRemote, serve_http
 
-_DEADLINE_SECONDS = 10
+_DEADLINE_SECONDS = 30
 _MIB = 1024 * 1024
 _JSON = {"content-type": "application/json"}
 

@@ -488,7 +488,7 @@ def _fleets(draw: st.DrawFn) -> tuple[list[Sighting], Expected | None]:
 
 
 @given(_fleets())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_is_seen_the_view_claims_no_more_than_that(
     fleet: tuple[list[Sighting], Expected | None],
 ) -> None:
