@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.bucket import read_files
+from tests.callers import asking
 from tests.e2e.stage import GROUP, Stage, deployment, wait_until
-from tests.e2e.test_predictions import Client, asking
+from tests.e2e.test_predictions import Client
 from tests.golden import predict_log, write_records
 from tests.savedmodels import write_savedmodel
 
@@ -61,7 +62,7 @@ def test_only_a_version_that_passes_is_ever_met(make_stage: Callable[..., Stage]
     node.start()
     node.wait_served("ranker", 1)
     client = Client(node.port, allowed=frozenset({1}))
-    with asking(client):
+    with asking(client.run):
         commit(node, 2)
         found = wait_for_failure(
             node, 2, "request 2 of 3 (predict)", 'key "nosuch" not found', "version 1 goes on"

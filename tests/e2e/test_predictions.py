@@ -5,8 +5,7 @@ Each version answers y = x + 10 * version, so an answer names the version that g
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import grpc
@@ -14,6 +13,7 @@ import pytest
 
 from reconciler.serving.protocol.inference_pb2 import DT_FLOAT, PredictRequest, PredictResponse
 from reconciler.serving.protocol.methods import PREDICT
+from tests.callers import asking
 from tests.e2e.stage import GROUP, Stage, deployment
 
 pytest.importorskip(
@@ -71,20 +71,6 @@ class Client:
             self.mistakes.append(f"version {version} answered, allowed were {sorted(allowed)}")
 
 
-@contextmanager
-def asking(*clients: Client) -> Iterator[None]:
-    stop = threading.Event()
-    threads = [threading.Thread(target=client.run, args=(stop,)) for client in clients]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(30)
-
-
 @pytest.mark.timeout(600)
 def test_predictions_never_fail_through_fifty_switches_and_a_bad_version(
     make_stage: Callable[..., Stage],
@@ -105,7 +91,7 @@ def test_predictions_never_fail_through_fifty_switches_and_a_bad_version(
     plain = Client(node.port, allowed=frozenset({1}))
     stable = Client(node.port, "stable", allowed=frozenset({1}))
     serving = 1
-    with asking(plain, stable):
+    with asking(plain.run, stable.run):
         for number in range(SWITCHES):
             version = number % 4 + 1 if number % 4 + 1 != serving else serving % 4 + 1
             plain.allowed = stable.allowed = frozenset({serving, version})

@@ -18,6 +18,7 @@ from reconciler.errors import GitError
 from reconciler.ingress.nodes import CloneNodes
 from reconciler.ingress.proxy import read_head
 from reconciler.serving.protocol.methods import PREDICT
+from tests.callers import asking
 from tests.gitserver import ConfigRemote, git
 from tests.modelservers import ModelServer, make_request, run_pair
 from tests.proxies import Proxy, wait_for
@@ -95,20 +96,6 @@ def idling(proxy: Proxy) -> Iterator[Callable[[], float]]:
 
         ask()
         yield ask
-
-
-@contextmanager
-def asking(*loops: Callable[[threading.Event], None]) -> Iterator[None]:
-    stop = threading.Event()
-    threads = [threading.Thread(target=loop, args=(stop,)) for loop in loops]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(30)
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 """The mirror over http and ssh: credentials, refusals, and what must never be shown."""
 
+import base64
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -86,6 +89,39 @@ def test_a_token_in_the_url_works_and_is_shown_nowhere(
     with pytest.raises(GitError) as caught:
         mirror.fetch()
     assert "in-the-url" not in str(caught.value) + caplog.text
+
+
+class _QuotingHandler(BaseHTTPRequestHandler):
+    """Refuses whoever asks, in git's own protocol, with what they sent to be let in."""
+
+    def do_GET(self) -> None:
+        sent = self.headers.get("Authorization", "")
+        error = f"ERR refused: {sent}"
+        body = f"001e# service=git-upload-pack\n0000{len(error) + 4:04x}{error}".encode()
+        self.send_response(200 if sent else 401)
+        self.send_header("WWW-Authenticate", 'Basic realm="git"')
+        self.send_header("Content-Type", "application/x-git-upload-pack-advertisement")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Stay quiet."""
+
+
+def test_a_server_that_quotes_the_header_does_not_bring_the_token_into_a_message(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _QuotingHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/config.git"
+        settings = MirrorSettings(url, "main", tmp_path / "s", token_file=tmp_path / "token")
+        error = fetch_error(settings)
+        server.shutdown()
+    header = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
+    assert "refused: Basic ***" in str(error)
+    assert header not in str(error)
 
 
 def test_no_token_where_one_is_asked_for(server: GitHttpServer, tmp_path: Path) -> None:

@@ -70,6 +70,15 @@ def test_a_settings_file_that_is_wrong(tmp_path: Path, text: str, words: str) ->
         load_settings({"config": str(file)}, REPO)
 
 
+@pytest.mark.parametrize("text", ["git_proxy: http://me:s3cret@proxy: 1", "http://me:s3cret@h: 1"])
+def test_a_settings_file_that_is_wrong_is_not_quoted(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"config": str(file)}, {})
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["serving", "listen"])
 @pytest.mark.parametrize("address", ["nowhere", ":80", "host:", "host:99999", "host:http"])
 def test_addresses_are_host_and_port(name: str, address: str) -> None:
