@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from reconciler.cli.options import read_settings, settings_options, start_logging
-from reconciler.files import lock_folder
+from reconciler.files import be_private, lock_folder
 from reconciler.settings import Settings, parse_duration
 
 _log = logging.getLogger(__name__)
@@ -48,10 +48,16 @@ def once(timeout: str, **flags: Any) -> None:
 
 
 def _own_folders(settings: Settings) -> ExitStack:
-    """Hold both folders for this process alone: two agents would undo each other's work."""
+    """Hold both folders for this process alone: two agents would undo each other's work.
+
+    From here on what the agent writes is its user's alone, the models apart.
+    """
+    be_private()
+    shared = (settings.models_dir, settings.serving_config_file)
+    holds_shared = any(path.is_relative_to(settings.state_dir) for path in shared)
     with ExitStack() as stack:
-        for folder in (settings.state_dir, settings.models_dir):
-            stack.enter_context(lock_folder(folder))
+        stack.enter_context(lock_folder(settings.state_dir, 0o711 if holds_shared else 0o700))
+        stack.enter_context(lock_folder(settings.models_dir))
         return stack.pop_all()
 
 

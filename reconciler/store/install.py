@@ -109,8 +109,8 @@ def _place_model(home: Path, version: int, staging: Path, manifest: Manifest) ->
     new.mkdir()
     write_manifest(new / MANIFESTS / f"{version}.json", manifest)
     (staging / "files").rename(new / str(version))
+    new.chmod(0o755)
     for folder in (new / MANIFESTS, new):
-        folder.chmod(0o755)
         sync_folder(folder)
     new.rename(home)
     sync_folder(home.parent)
