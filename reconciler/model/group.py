@@ -49,6 +49,44 @@ class Membership:
     """Of every node's status endpoint."""
 
 
+AGENT_FLAGS = frozenset(
+    {
+        "allow_version_labels_for_unavailable_models",
+        "file_system_poll_wait_seconds",
+        "grpc_socket_path",
+        "load_retry_interval_micros",
+        "max_num_load_retries",
+        "model_base_path",
+        "model_config_file",
+        "model_config_file_poll_wait_seconds",
+        "model_name",
+        "num_load_threads",
+        "num_unload_threads",
+        "platform_config_file",
+        "port",
+        "rest_api_port",
+        "ssl_config_file",
+    }
+)
+"""Flags that the agent relies on: where it finds the server, and how that takes a config. They
+belong to whoever sets the node up, and are none of git's."""
+
+
+def flag_name(flag: str) -> str:
+    """Return the name in a flag: `--port=8500` -> `port`."""
+    return flag.removeprefix("--").partition("=")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """Which TensorFlow Serving the nodes of a group run."""
+
+    image: str | None = None
+    """With a tag or a digest; None leaves the image as it is."""
+    flags: tuple[str, ...] | None = None
+    """Beside those in AGENT_FLAGS; None leaves all of them as they are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Nodes that serve the same set of deployments."""
@@ -63,3 +101,5 @@ class Group:
     """Whether its nodes are to stay as they are."""
     membership: Membership | None = None
     """None where git lists the nodes."""
+    serving: ServerSpec | None = None
+    """None where git does not say which TensorFlow Serving its nodes run."""
