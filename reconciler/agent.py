@@ -66,7 +66,7 @@ class Agent:
         self._clock = time.monotonic
         self._wake = asyncio.Event()
         badge = Badge(settings.node, secrets.token_hex(8))
-        sources = Sources()
+        sources = Sources(settings.user_project)
         self.metrics = Metrics(__version__)
         self.watches = Watches(
             settings,
