@@ -39,8 +39,9 @@ $(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@ $(VENV)/.demo
 
-# For the tests of the page, of git over ssh, of signed commits and of ingress, which are skipped without them (Debian,
-# as root). nginx and haproxy are wanted as commands: a policy of its own keeps Debian from starting them as services.
+# For the tests of the page, of git over ssh, of signed commits, of ingress and of the alert rules, which are skipped
+# without them (Debian, as root). nginx, haproxy and prometheus (for promtool) are wanted as commands: a policy of its
+# own keeps Debian from starting them as services.
 POLICY := /usr/sbin/policy-rc.d
 system-packages:
 	apt-get update --quiet
@@ -48,7 +49,7 @@ system-packages:
 	  trap 'rm -f $(POLICY)' EXIT; printf '#!/bin/sh\nexit 101\n' >$(POLICY); chmod +x $(POLICY); \
 	fi; \
 	apt-get install --yes --no-install-recommends \
-	  chromium git gnupg haproxy nginx openssh-client openssh-server
+	  chromium git gnupg haproxy nginx openssh-client openssh-server prometheus
 	mkdir -p /run/sshd
 
 clean:
