@@ -34,6 +34,7 @@ from reconciler.planning.outcome import SERVER_UNREACHABLE
 from reconciler.planning.plan import plan
 from reconciler.planning.restart import find_restart_config
 from reconciler.planning.steps import Limits, Plan, World
+from reconciler.planning.supervision import sight_server
 from reconciler.planning.trial_names import trial_name
 from reconciler.serving.client import SERVER_SILENT, ServingClient
 from reconciler.serving.config_file import parse, read_own, read_text, write_config
@@ -45,6 +46,7 @@ from reconciler.status.metrics import Metrics
 from reconciler.status.peers import Badge, describe_namesake
 from reconciler.store.collect import clear_leftovers
 from reconciler.store.store import Store
+from reconciler.supervision.supervisor import Supervisor
 from reconciler.watches import Watches, sleep_until
 
 _log = logging.getLogger(__name__)
@@ -106,6 +108,11 @@ class Agent:
             poll_seconds=settings.serving_poll,
             is_file_driven=settings.serving_mode == "file",
         )
+        self._supervisor = (
+            None
+            if settings.supervise == "off"
+            else Supervisor(settings, clock=self._clock, wake=self._wake.set)
+        )
         self._memory, self._applied = memory_file.load(self._memory_path)
         self._looking: asyncio.Task[Served] | None = None
         self._memory_written: bytes | None = None
@@ -150,8 +157,12 @@ class Agent:
             peers=self.watches.peers.peers,
             namesake=self._find_namesake(),
             members_trouble=self.watches.find_members_trouble(desired),
+            supervised=self._supervisor.condition if self._supervisor else None,
         )
-        newest = plan(world, self._memory, self._limits, self._clock())
+        now = self._clock()
+        newest = plan(world, self._memory, self._limits, now)
+        if self._supervisor is not None:
+            self._supervisor.note(sight_server(world, newest, self._limits, now))
         done = await self._hands.carry_out(newest)
         self.plan, self._memory = newest, newest.memory
         for query, wait_seconds in newest.relist.items():
@@ -281,6 +292,8 @@ class Agent:
             group.create_task(self._client.watch_connection(), name="connection")
             group.create_task(self._verify_installed(), name="verify")
             group.create_task(self._tick_for_ever(), name="ticks")
+            if self._supervisor is not None:
+                group.create_task(self._supervisor.run(), name="supervision")
             for other in others:
                 group.create_task(other)
 

@@ -10,7 +10,7 @@ well, and a restart would begin it again.
 
 from dataclasses import dataclass
 
-from reconciler.model import Served, State, Unavailable
+from reconciler.model import Served, ServerSpec, State, Unavailable
 from reconciler.planning.conditions import RELOAD_STUCK, SERVER_POISONED, SERVING_ACCEPTS
 from reconciler.planning.events import RELOAD_UNANSWERED
 from reconciler.planning.holds import FROZEN, find_node_hold
@@ -21,8 +21,6 @@ from reconciler.planning.wording import join_words
 
 STUCK_SECONDS = 600.0
 """A reload without an answer for so long, while nothing is being loaded, will have none."""
-RESTART_GAP_SECONDS = 600.0
-"""Between two restarts: one that did not help is not worth more than a gap every 10 minutes."""
 _RESTART_HELPS = frozenset({SERVER_POISONED, RELOAD_STUCK, RELOAD_UNANSWERED})
 
 
@@ -34,6 +32,37 @@ class RestartNeed:
     """Of the condition ServingAccepts."""
     obstacle: str | None
     """Why it must not be restarted now; None where it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSight:
+    """What one tick knows of the server that matters to whoever looks after its container."""
+
+    need: RestartNeed | None
+    wanted: ServerSpec | None
+    """What git says of the server; None where it says nothing."""
+    hold: str | None
+    """Who wants the node left as it is: a pause, `suspend` or a freeze."""
+    obstacle: str | None
+    """What stopping the server now would cost."""
+    serves_proven: bool
+    """Whether it serves all that its config file holds."""
+    connection: int | None
+    """The connection by which this was seen; None where the server did not answer."""
+
+
+def sight_server(world: World, made: Plan, limits: Limits, now: float) -> ServerSight:
+    """Return what is to be known of the server, by the plan that was `made` from `world`."""
+    hold = find_node_hold(world.desired, world.pause, world.wall_seconds)
+    group, served = world.desired.group, world.served
+    return ServerSight(
+        need=find_restart_need(world, made, limits, now),
+        wanted=group.serving if group else None,
+        hold=hold.sentence if hold else None,
+        obstacle=find_obstacle(world, made.memory, limits, now),
+        serves_proven=serves_proven(world),
+        connection=None if isinstance(served, Unavailable) else served.connection,
+    )
 
 
 def find_restart_need(world: World, made: Plan, limits: Limits, now: float) -> RestartNeed | None:
@@ -48,12 +77,6 @@ def find_restart_need(world: World, made: Plan, limits: Limits, now: float) -> R
     if obstacle is None and accepts.reason != SERVER_POISONED:
         obstacle = _find_blindness(world, memory)
     return RestartNeed(accepts.reason, obstacle)
-
-
-def find_update_hold(world: World) -> str | None:
-    """Return who wants this node left as it is: a pause, `suspend` or a freeze; None if nobody."""
-    hold = find_node_hold(world.desired, world.pause, world.wall_seconds)
-    return hold.sentence if hold else None
 
 
 def find_obstacle(world: World, memory: Memory, limits: Limits, now: float) -> str | None:
