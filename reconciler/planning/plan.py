@@ -56,6 +56,7 @@ from reconciler.planning.outcome import (
     describe_handover,
     describe_leaving,
 )
+from reconciler.planning.resolve import INCOMPLETE
 from reconciler.planning.restart import find_restart_config, forget_good, keep_safe
 from reconciler.planning.retention import Leaving, find_leaving, find_removals
 from reconciler.planning.rollout import Goal, Request, explain, next_request
@@ -74,7 +75,7 @@ from reconciler.planning.trial_names import model_of, trial_name
 from reconciler.planning.versions import BAD_ARCHIVE
 from reconciler.planning.waves import await_turn
 
-_FINAL = frozenset({LOCK_MISMATCH, BAD_ARCHIVE})
+_FINAL = frozenset({LOCK_MISMATCH, BAD_ARCHIVE, INCOMPLETE})
 """Bytes of which one of these was said stay so; another lock or other bytes are tried at once."""
 _MOVING = frozenset({DOWNLOADING, LOADING, WAITING, MOVING_LABELS, UNLOADING, LISTING, TRYING})
 
