@@ -22,6 +22,7 @@ from reconciler.policy import Policy
 from reconciler.settings import Settings
 from reconciler.sources.registry import Sources
 from reconciler.sources.watch import BucketWatch
+from reconciler.status.access import Access
 from reconciler.status.peers import Badge, PeerWatch
 
 _JITTER = 0.1
@@ -64,11 +65,12 @@ class Watches:
                 docker_host=settings.docker_host,
                 nomad_address=settings.nomad_address,
                 nomad_token_file=settings.nomad_token_file,
+                access=Access.of(settings),
             ),
             state_file=settings.state_dir / "members.json",
             clock=clock,
         )
-        self.peers = PeerWatch(badge, clock)
+        self.peers = PeerWatch(badge, clock, Access.of(settings))
 
     # --- what the tick says ---------------------------------------------------------------
 

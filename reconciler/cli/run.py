@@ -74,20 +74,26 @@ async def _run(settings: Settings) -> int:
     from reconciler.fleet.app import fleet_routes
     from reconciler.fleet.desk import FleetDesk
     from reconciler.fleet.expected import FollowedReader
+    from reconciler.fleet.poll import FleetPoller
+    from reconciler.status.access import Access
+    from reconciler.status.certificate import open_certificate
     from reconciler.status.hooks import HookSettings
     from reconciler.status.server import StatusServer
 
     agent = Agent(settings)
-    desk = FleetDesk(FollowedReader(agent.watches.git).read, settings.node)
+    poller = FleetPoller(access=Access.of(settings))
+    desk = FleetDesk(FollowedReader(agent.watches.git).read, settings.node, poller=poller)
     server = StatusServer(
         agent.board,
         settings.listen,
         token_file=settings.sync_token_file,
         hooks=HookSettings(settings.webhook_secret_file, settings.branch),
         others=fleet_routes(desk),
+        read_token_file=settings.read_token_file,
+        certificate=open_certificate(settings.tls_cert_file, settings.tls_key_file),
     )
     host = settings.listen.rpartition(":")[0]
-    _log.info("node %s: status at http://%s:%d/", settings.node, host, server.port)
+    _log.info("node %s: status at %s://%s:%d/", settings.node, server.scheme, host, server.port)
     others = [server.serve(), desk.run()]
     if sys.stderr.isatty() and settings.log_format == "text":
         from reconciler.cli.progress import show_progress

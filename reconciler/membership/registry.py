@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from reconciler.errors import ReconcilerError
 from reconciler.model import Member, Membership, Registry
+from reconciler.status.access import OPEN_ACCESS, Access
 
 UNREACHABLE = "RegistryUnreachable"
 """It could not be asked, or not in time."""
@@ -51,11 +52,17 @@ class Registries:
     """Gives the client for each kind of registry."""
 
     def __init__(
-        self, *, docker_host: str, nomad_address: str, nomad_token_file: Path | None
+        self,
+        *,
+        docker_host: str,
+        nomad_address: str,
+        nomad_token_file: Path | None,
+        access: Access = OPEN_ACCESS,
     ) -> None:
         self._docker_host = docker_host
         self._nomad_address = nomad_address
         self._nomad_token_file = nomad_token_file
+        self._access = access
 
     def open(self, registry: Registry) -> RegistryClient:
         """Return the client; raises RegistryError where it is not installed."""
@@ -73,7 +80,7 @@ class Registries:
             case Registry.DNS:
                 from reconciler.membership.dns import DnsRegistry
 
-                return DnsRegistry()
+                return DnsRegistry(access=self._access)
             case Registry.NOMAD:
                 from reconciler.membership.nomad import NomadRegistry
 
