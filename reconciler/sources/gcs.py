@@ -59,24 +59,24 @@ class GcsSource:
         self._store = _open_store(bucket, access)
 
     def list(self, query: Query) -> Listing:
-        """Return the versions under the query's prefix; a pin lists its own folder first.
+        """Return the versions under the query's prefix; a pin lists its own names first.
 
-        A pin whose folder is empty may still be there under a zero-padded name, so then the whole
-        prefix is listed.
+        Those are what begins with `42/` and with `42.`, as an archive does. A pin of which neither
+        is there may still be there under a zero-padded name, so then the whole prefix is listed.
         """
         _, prefix = split_gcs_url(query.source)
         self._access.forget_clock()
         if query.version is not None:
-            listing = self._list_folder(query, prefix, f"{prefix}{query.version}/")
+            listing = self._list_names(query, prefix, str(query.version))
             if query.version in listing.snapshots or query.version in listing.refused:
                 return listing
-        return self._list_folder(query, prefix, prefix)
+        return self._list_names(query, prefix)
 
-    def _list_folder(self, query: Query, prefix: str, folder: str) -> Listing:
+    def _list_names(self, query: Query, prefix: str, beginning: str = "") -> Listing:
         files: list[StoredFile] = []
         unfit: dict[str, str] = {}
         try:
-            for blob in self._iterate(folder):
+            for blob in self._iterate(prefix, beginning):
                 path = blob.name.removeprefix(prefix)
                 files.append(_to_file(path, blob))
                 if blob.content_encoding == "gzip":
@@ -97,13 +97,18 @@ class GcsSource:
         read_at_seconds = self._access.clock_seconds or time.time()
         return group_versions(query, files, read_at_seconds, unfit)
 
-    def _iterate(self, folder: str) -> Iterator[Any]:
+    def _iterate(self, prefix: str, beginning: str) -> Iterator[Any]:
+        """Yield all objects under a prefix, or those that go on after `beginning` with . or /."""
+        names = prefix + beginning
         give_up_seconds = time.monotonic() + _LIST_SECONDS
         self._access.renew_token()
         client = self._access.client
         blobs = client.list_blobs(
             client.bucket(self._bucket, user_project=self._access.user_project or None),
-            prefix=folder or None,
+            prefix=names or None,
+            # In byte order the dot and the slash stand together, right before the digits.
+            start_offset=f"{names}." if beginning else None,
+            end_offset=f"{names}0" if beginning else None,
             fields=_FIELDS,
             page_size=_PAGE_OBJECTS,
             timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS),
@@ -113,7 +118,7 @@ class GcsSource:
             yield blob
             if time.monotonic() > give_up_seconds:
                 raise SourceError(
-                    f"listing gs://{self._bucket}/{folder} took longer than {_LIST_SECONDS} s",
+                    f"listing gs://{self._bucket}/{names} took longer than {_LIST_SECONDS} s",
                     "ListingFailed",
                 )
 
@@ -122,8 +127,8 @@ class GcsSource:
     ) -> AsyncGenerator[bytes]:
         """Yield a range of one object in the generation that the snapshot names."""
         _, prefix = split_gcs_url(snapshot.source)
-        name = f"{prefix}{snapshot.folder}/{file.path}"
-        shown = f"{snapshot.source}/{snapshot.folder}/{file.path}"
+        name = prefix + snapshot.place_of(file)
+        shown = f"{snapshot.source}/{snapshot.place_of(file)}"
         try:
             await self._access.ensure_token()
             answer = await obstore.get_async(
