@@ -161,8 +161,8 @@ job "tfserving" {
         RECONCILER_LOG_FORMAT      = "json"
       }
 
-      # Secrets come from the Nomad variable nomad/jobs/tfserving-<group>, which this job may
-      # read. The agent reads its token files anew each time, so that a new token needs no restart.
+      # Secrets come from the Nomad variable nomad/jobs/tfserving-<group>, which this job may read.
+      # The agent reads its token files anew each time, so that a new token needs no restart.
       template {
         destination          = "${NOMAD_SECRETS_DIR}/git-token"
         change_mode          = "noop"
