@@ -2,16 +2,22 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
+from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from reconciler.cli.options import read_settings, settings_options, start_logging
 from reconciler.files import be_private, lock_folder
 from reconciler.settings import Settings, parse_duration
+from reconciler.tracing import open_tracing
+
+if TYPE_CHECKING:
+    from reconciler.watches import Watches
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +33,10 @@ def run(**flags: Any) -> None:
     Exit codes: 0 stopped by a signal, 1 ended by an error, 2 settings that cannot work.
     """
     settings = read_settings(flags)
+    if settings.pubsub_subscription:
+        from reconciler.triggers.pubsub import check_subscription
+
+        check_subscription(settings.pubsub_subscription)
     with _own_folders(settings):
         start_logging(settings.log_format, _terminal_handler(settings))
         sys.exit(asyncio.run(_run(settings)))
@@ -69,6 +79,14 @@ def _terminal_handler(settings: Settings) -> logging.Handler | None:
     return terminal_handler()
 
 
+def _follow_notifications(name: str, watches: "Watches") -> Coroutine[Any, Any, None]:
+    from reconciler.triggers.pubsub import Notifications
+    from reconciler.triggers.subscription import Subscription
+
+    find_sources, wake_sources = watches.buckets.find_sources, watches.wake_sources
+    return Notifications(Subscription(name), find_sources, wake_sources).follow()
+
+
 async def _run(settings: Settings) -> int:
     from reconciler.agent import Agent
     from reconciler.fleet.app import fleet_routes
@@ -80,7 +98,7 @@ async def _run(settings: Settings) -> int:
     from reconciler.status.hooks import HookSettings
     from reconciler.status.server import StatusServer
 
-    agent = Agent(settings)
+    agent = Agent(settings, open_tracing(settings.node, os.environ))
     poller = FleetPoller(access=Access.of(settings))
     desk = FleetDesk(FollowedReader(agent.watches.git).read, settings.node, poller=poller)
     server = StatusServer(
@@ -95,6 +113,8 @@ async def _run(settings: Settings) -> int:
     host = settings.listen.rpartition(":")[0]
     _log.info("node %s: status at %s://%s:%d/", settings.node, server.scheme, host, server.port)
     others = [server.serve(), desk.run()]
+    if settings.pubsub_subscription:
+        others.append(_follow_notifications(settings.pubsub_subscription, agent.watches))
     if sys.stderr.isatty() and settings.log_format == "text":
         from reconciler.cli.progress import show_progress
 
@@ -121,7 +141,7 @@ async def _run(settings: Settings) -> int:
 async def _once(settings: Settings, timeout_seconds: float) -> int:
     from reconciler.agent import Agent
 
-    agent = Agent(settings)
+    agent = Agent(settings, open_tracing(settings.node, os.environ))
     try:
         converged = await agent.run_once(timeout_seconds)
     finally:

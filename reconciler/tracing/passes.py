@@ -40,16 +40,13 @@ class Trace:
 
     spans: tuple[Span, ...]
     facts: Facts
+    ended_ns: int
+    """When the node was found to be at rest, which may be after the last span ended."""
 
     @property
     def begun_ns(self) -> int:
         """When the first of it began."""
         return min(span.begun_ns for span in self.spans)
-
-    @property
-    def ended_ns(self) -> int:
-        """When the last of it ended."""
-        return max(span.ended_ns for span in self.spans)
 
 
 def _make_spans() -> deque[Span]:
@@ -67,6 +64,7 @@ class Tracing:
     _spans: deque[Span] = field(default_factory=_make_spans)
     _look_begun_ns: int = 0
     _steps: Sequence[object] = ()
+    _facts: Facts = field(default_factory=dict)
     _is_worth_telling: bool = False
 
     @contextmanager
@@ -100,7 +98,7 @@ class Tracing:
         if steps == self._steps:
             # While something loads there are ten looks a second, and all come to the same plan.
             self._keep(lambda span: span.name != PLAN or not self._is_of_look(span))
-        self._steps = steps
+        self._steps, self._facts = steps, facts
         self._is_worth_telling |= bool(steps)
         if not steps and not is_moving:
             # What ended while this look went on is the beginning of what may come next.
@@ -110,16 +108,16 @@ class Tracing:
             self._send(list(self._spans), facts)
             self._spans.clear()
 
-    def close(self, **facts: str | int | bool) -> None:
+    def close(self) -> None:
         """Send what was begun, and have all that was sent delivered."""
-        self._send(list(self._spans), facts)
+        self._send(list(self._spans), self._facts)
         self._spans.clear()
         if self.stop is not None:
             self.stop()
 
     def _send(self, spans: list[Span], facts: Facts) -> None:
         if self.send is not None and spans and self._is_worth_telling:
-            self.send(Trace(tuple(spans), facts))
+            self.send(Trace(tuple(spans), facts, time.time_ns()))
         self._is_worth_telling = False
 
     def _keep(self, is_kept: Callable[[Span], bool]) -> None:
