@@ -24,6 +24,7 @@ from reconciler.ingress.nodes import CloneNodes, GivenNodes, Nodes
 from reconciler.ingress.proxy import DEFAULT_GRPC, DEFAULT_REST, Frontend, is_address, read_head
 from reconciler.ingress.routes import Routes
 from reconciler.ingress.sidecar import Sidecar
+from reconciler.model.group import HTTPS
 from reconciler.settings import parse_duration
 from reconciler.status.access import Access
 
@@ -210,9 +211,10 @@ def _find_nodes(values: dict[str, Any]) -> Nodes:
     if values["folder"] is not None:
         raise click.UsageError("the nodes come from a clone (-C) or are given (--node), not both")
     for address in addresses:
-        if not is_address(address):
+        if not is_address(address.removeprefix(HTTPS)):
             raise SettingsError(
-                f"--node {quote_address(address)} is not host:port, as 10.0.0.7:8080 is"
+                f"--node {quote_address(address)} is not host:port, as 10.0.0.7:8080 is, nor"
+                " https://host:port"
             )
     return GivenNodes(addresses, *ports)
 

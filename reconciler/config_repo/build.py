@@ -157,7 +157,7 @@ def _build_member(entry: Any) -> Member:
 
 def _build_membership(fields: Mapping[str, Any]) -> Membership:
     registry = next(registry for registry in Registry if registry in fields)
-    return Membership(registry, fields[registry], fields["port"])
+    return Membership(registry, fields[registry], fields["port"], tls=fields.get("tls", False))
 
 
 def _build_server(fields: Mapping[str, Any]) -> ServerSpec:

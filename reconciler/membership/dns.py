@@ -18,7 +18,7 @@ from reconciler.membership.registry import (
     RegistryError,
     build_member,
     is_node_name,
-    join_address,
+    make_address,
 )
 from reconciler.model import Member, Membership
 from reconciler.status.access import OPEN_ACCESS, Access
@@ -61,7 +61,7 @@ class DnsRegistry:
 
         async def ask(address: str) -> _Answer | StatusError:
             async with gate:
-                return await _ask(address, membership.port, self._access)
+                return await _ask(address, membership, self._access)
 
         answers = await asyncio.gather(*(ask(address) for address in addresses))
         nodes = [answer for answer in answers if isinstance(answer, _Answer)]
@@ -73,7 +73,7 @@ class DnsRegistry:
         # An agent that listens on two addresses is one node; two agents of one name are not.
         instances = {(node.name, node.instance or node.address): node for node in reversed(nodes)}
         return tuple(
-            build_member(node.name, node.address, membership.port) for node in instances.values()
+            build_member(node.name, node.address, membership) for node in instances.values()
         )
 
     async def _look_up(self, host: str) -> Sequence[str]:
@@ -95,8 +95,8 @@ class DnsRegistry:
         return addresses
 
 
-async def _ask(address: str, port: int, access: Access) -> _Answer | StatusError:
-    url = f"http://{join_address(address, port)}"
+async def _ask(address: str, membership: Membership, access: Access) -> _Answer | StatusError:
+    url = make_address(address, membership)
     try:
         body = await run_beside(
             lambda: fetch_status(url, _STATUS_DEADLINE_SECONDS, access=access), "member"

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from reconciler.errors import ReconcilerError
 from reconciler.model import Member, Membership, Registry
+from reconciler.model.group import HTTPS
 from reconciler.status.access import OPEN_ACCESS, Access
 
 UNREACHABLE = "RegistryUnreachable"
@@ -97,7 +98,7 @@ def is_node_name(name: object) -> bool:
     return isinstance(name, str) and _NODE_NAME.fullmatch(name) is not None
 
 
-def build_member(name: Any, host: str | None, port: int) -> Member:
+def build_member(name: Any, host: str | None, membership: Membership) -> Member:
     """Return the node that a registry lists as `name`, at `host` where it says so.
 
     Raises RegistryError where no node can have that name.
@@ -108,9 +109,11 @@ def build_member(name: Any, host: str | None, port: int) -> Member:
             " digits, dots, hyphens and underscores, or narrow down what is looked up",
             NONSENSE,
         )
-    return Member(name, join_address(host, port) if host else None)
+    return Member(name, make_address(host, membership) if host else None)
 
 
-def join_address(host: str, port: int) -> str:
-    """Return `host:port`, with brackets where the host is an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def make_address(host: str, membership: Membership) -> str:
+    """Return the address of the status endpoint on a host, which may be an IPv6 address."""
+    scheme = HTTPS if membership.tls else ""
+    host = f"[{host}]" if ":" in host else host
+    return f"{scheme}{host}:{membership.port}"

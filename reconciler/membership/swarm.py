@@ -79,7 +79,7 @@ class SwarmRegistry:
             if not isinstance(nodes, list) or len(nodes) > MAX_MEMBERS:
                 raise TypeError
             return tuple(
-                build_member(node["Description"]["Hostname"], _find_host(node), membership.port)
+                build_member(node["Description"]["Hostname"], _find_host(node), membership)
                 for node in nodes
                 if (node["Spec"].get("Labels") or {}).get(label) == value and _takes_tasks(node)
             )

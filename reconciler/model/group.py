@@ -3,6 +3,14 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+HTTPS = "https://"
+"""What the address of a node with a certificate begins with."""
+
+
+def find_host(address: str) -> str:
+    """Return the host of `host:port` or `https://host:port`, an IPv6 address in brackets."""
+    return address.removeprefix(HTTPS).rpartition(":")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Quota:
@@ -20,7 +28,7 @@ class Member:
 
     name: str
     address: str | None = None
-    """`host:port` of its status endpoint, where known."""
+    """`host:port` of its status endpoint, or `https://host:port`, where known."""
     weight: float = 1.0
     """Its share of deployments that are not on all nodes; 0 drains it."""
     grpc: str | None = None
@@ -28,6 +36,11 @@ class Member:
     the address's host and the usual port."""
     rest: str | None = None
     """The same for REST."""
+
+    @property
+    def host(self) -> str | None:
+        """The host in its address, an IPv6 address in brackets."""
+        return find_host(self.address) if self.address else None
 
 
 class Registry(StrEnum):
@@ -47,6 +60,8 @@ class Membership:
     """swarm: a node label as `name=value`; dns: a host name; nomad: a filter expression."""
     port: int
     """Of every node's status endpoint."""
+    tls: bool = False
+    """Whether those have certificates."""
 
 
 AGENT_FLAGS = frozenset(
