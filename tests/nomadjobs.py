@@ -47,7 +47,7 @@ class NomadJob:
 def read_job(path: Path, **values: str | int) -> NomadJob:
     """Return the job that the file at `path` describes; raises KeyError for a missing value."""
     text = path.read_text()
-    parsed = hcl2.loads(text, serialization_options=_OPTIONS)
+    parsed = read_hcl(text)
     declared = labelled(parsed["variable"])
     known = {name: item["default"] for name, item in declared.items() if "default" in item}
     unknown = values.keys() - declared.keys()
@@ -60,6 +60,12 @@ def read_job(path: Path, **values: str | int) -> NomadJob:
         frozenset(_VARIABLE.findall(str(job))),
         fill(job, {**known, **values}),
     )
+
+
+def read_hcl(text: str) -> dict[str, Any]:
+    """Return HCL as blocks in lists, by their kinds."""
+    parsed: dict[str, Any] = hcl2.loads(text, serialization_options=_OPTIONS)
+    return parsed
 
 
 def labelled(blocks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

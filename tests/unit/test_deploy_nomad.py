@@ -4,18 +4,20 @@ Whether Nomad takes every key can only be said by Nomad; `tests/integration/test
 what the tasks start, and Nomad itself where it is installed.
 """
 
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 import reconciler
 from reconciler.settings import environment_name, load_settings, setting_fields
 from reconciler.standin.flags import parse_flags
-from tests.nomadjobs import DOCKER, FOLDER, RAW_EXEC, NomadJob, labelled, read_job
+from tests.nomadjobs import DOCKER, FOLDER, RAW_EXEC, NomadJob, labelled, read_hcl, read_job
 
 SETTINGS = {environment_name(item.name) for item in setting_fields()}
 TEMPLATES_OF = re.compile(r"\{\{ (?:with )?\.(\w+) \}\}")
@@ -180,6 +182,23 @@ def test_the_page_tells_of_every_secret(job: NomadJob) -> None:
     assert keys == {"git_token", "sync_token", "gcs_key", "nomad_token"}
     page = (FOLDER / "README.md").read_text()
     assert all(f"`{key}`" in page or f"{key}=" in page for key in keys)
+
+
+def test_the_groups_on_the_page_are_groups() -> None:
+    schema = json.loads((FOLDER.parents[1] / "schema" / "group.schema.json").read_text())
+    blocks = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        jsonschema.validate(yaml.safe_load(block), schema)
+
+
+def test_the_client_config_on_the_page_has_what_the_job_asks_for() -> None:
+    job = read_job(DOCKER, group="search", repo="x")
+    [block] = re.findall(r"```hcl\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    [client] = read_hcl(block)["client"]
+    assert client["meta"] == [{"reconciler_group": job.job["constraint"][0]["value"]}]
+    sources = {volume["source"] for volume in labelled(job.group["volume"]).values()}
+    assert labelled(client["host_volume"]).keys() == sources
 
 
 def test_the_server_waits_for_its_config_and_takes_every_flag(job: NomadJob) -> None:
