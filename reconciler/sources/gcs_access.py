@@ -70,9 +70,7 @@ class Access:
         self.user_project = user_project
         self.endpoint = endpoint or emulator
         self._request = _Request()
-        self._credentials = (
-            _go_unsigned() if emulator else _find_credentials(scope, self._request, self._key_file)
-        )
+        self._credentials = _go_unsigned() if emulator else find_credentials(scope, self._request)
         self.anonymous = isinstance(self._credentials, AnonymousCredentials)
         self._renewing = threading.Lock()
         self._renewed_at = -_MIN_TOKEN_AGE_SECONDS
@@ -183,9 +181,14 @@ class _Request(Request):
         return answer
 
 
-def _find_credentials(scope: str, request: Request, key_file: Path | None) -> Any:
+def find_credentials(scope: str, request: Request | None = None) -> Any:
+    """Return the application default credentials, anonymous ones where there are none; blocking.
+
+    Raises SourceError, Unauthenticated, where there are some that cannot be used.
+    """
+    key_file = _find_key_file()
     try:
-        credentials, _ = google.auth.default(scopes=[scope], request=request)
+        credentials, _ = google.auth.default(scopes=[scope], request=request or _Request())
     except DefaultCredentialsError as error:
         if key_file is None:
             return _go_unsigned()
