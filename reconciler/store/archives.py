@@ -37,6 +37,9 @@ _MAX_PADDING_BYTES = 16 * 1024 * 1024
 _BUFFER_BYTES = 20 * tarfile.BLOCKSIZE
 _PIECE_BYTES = 1024 * 1024
 _ZIP_ENCRYPTED = 0x1 | 0x40
+_ZIP_END = struct.Struct("<4s6xH10x")
+"""The record that ends a zip: its signature, and after six bytes the number of entries."""
+_ZIP_COUNT_ELSEWHERE = 0xFFFF
 _PLAIN_KINDS = (0, stat.S_IFREG, stat.S_IFDIR)
 _DAMAGE = (
     tarfile.TarError,
@@ -86,6 +89,7 @@ def open_archive(path: Path) -> Iterator[Contents]:
         if path.name.endswith(".zip"):
             with _refusing_damage():
                 archive = zipfile.ZipFile(file)
+                _check_list(archive, file, claimed_bytes)
             with archive:
                 claimed_bytes = sum(info.file_size for info in archive.infolist())
                 yield Contents(claimed_bytes, _read_zip(archive))
@@ -94,6 +98,19 @@ def open_archive(path: Path) -> Iterator[Contents]:
         else:
             with gzip.GzipFile(fileobj=file) as inflated:
                 yield Contents(claimed_bytes, _read_tar(inflated))
+
+
+def _check_list(archive: zipfile.ZipFile, file: io.BufferedReader, size_bytes: int) -> None:
+    """Hold the entries that were found against their number, which stands at the very end.
+
+    A damaged length makes zipfile take one entry for a part of another and say nothing of it.
+    """
+    file.seek(size_bytes - len(archive.comment) - _ZIP_END.size)
+    signature, count = _ZIP_END.unpack(file.read(_ZIP_END.size))
+    if signature != b"PK\5\6" or count not in (len(archive.infolist()), _ZIP_COUNT_ELSEWHERE):
+        raise BadArchiveError(
+            "it is cut off or damaged: its list of entries is not as long as said"
+        )
 
 
 def _read_zip(archive: zipfile.ZipFile) -> Iterator[Entry]:
@@ -206,11 +223,11 @@ class _Meter(io.BufferedIOBase):
         self.left_bytes = _MAX_HEADER_BYTES
 
     def read(self, size: int | None = -1, /) -> bytes:
-        size = _BUFFER_BYTES if size is None or size < 0 else size
         if self.left_bytes < 0:
             raise BadArchiveError("what precedes one of its files is longer than any name needs")
-        self.left_bytes -= size
-        return self._stream.read(size)
+        data = self._stream.read(size)
+        self.left_bytes -= len(data)
+        return data
 
     def guard(self, read: Callable[[int], bytes]) -> Callable[[int], bytes]:
         """Return a `read` of a file's bytes that may be as many as are asked for."""
