@@ -82,7 +82,8 @@ class Tracing:
                 raise
             finally:
                 known = {key: value for key, value in facts.items() if value is not None}
-                self._spans.append(Span(name, begun_ns, time.time_ns(), known, failure))
+                ended_ns = max(begun_ns, time.time_ns())  # the clock may be set back meanwhile
+                self._spans.append(Span(name, begun_ns, ended_ns, known, failure))
 
     def begin_look(self) -> None:
         """Note that a tick begins."""
@@ -95,7 +96,7 @@ class Tracing:
 
         `facts` are about the stretch of work as a whole.
         """
-        if steps == self._steps:
+        if not steps or steps == self._steps:
             # While something loads there are ten looks a second, and all come to the same plan.
             self._keep(lambda span: span.name != PLAN or not self._is_of_look(span))
         self._steps, self._facts = steps, facts
@@ -103,7 +104,7 @@ class Tracing:
         if not steps and not is_moving:
             # What ended while this look went on is the beginning of what may come next.
             self._send([span for span in self._spans if not self._is_of_look(span)], facts)
-            self._keep(lambda span: self._is_of_look(span) and span.name != PLAN)
+            self._keep(self._is_of_look)
         elif self._is_long():
             self._send(list(self._spans), facts)
             self._spans.clear()
@@ -117,7 +118,8 @@ class Tracing:
 
     def _send(self, spans: list[Span], facts: Facts) -> None:
         if self.send is not None and spans and self._is_worth_telling:
-            self.send(Trace(tuple(spans), facts, time.time_ns()))
+            ended_ns = max(time.time_ns(), *(span.ended_ns for span in spans))
+            self.send(Trace(tuple(spans), facts, ended_ns))
         self._is_worth_telling = False
 
     def _keep(self, is_kept: Callable[[Span], bool]) -> None:
