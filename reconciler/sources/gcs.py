@@ -182,5 +182,7 @@ def _open_store(bucket: str, access: Access) -> GCSStore:
         config=config,
         client_options=client,
         retry_config={"max_retries": 0},
-        credential_provider=None if access.anonymous else access.provide_token,
+        # Also where nothing is signed: without it obstore would read the machine's credentials,
+        # and fail over kinds of them that it does not know.
+        credential_provider=access.provide_token,
     )

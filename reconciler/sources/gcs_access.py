@@ -25,6 +25,7 @@ from google.auth.exceptions import DefaultCredentialsError, RefreshError
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud.storage import Client
 
+from reconciler.settings import environment_name
 from reconciler.sources.gcs_trouble import PageError, explain_broken_credentials
 from reconciler.threads import run_beside
 
@@ -33,13 +34,15 @@ if TYPE_CHECKING:
 
 READ_SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 WRITE_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+USER_PROJECT_VARIABLE = environment_name("user_project")
 KEY_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
 
 _TOKEN_SECONDS = 20
 """How long one question to a token endpoint may take; the library's own limit is 120 s."""
 _MIN_TOKEN_AGE_SECONDS = 10.0
 """A token younger than this is not renewed for being refused: the next would be refused too."""
-_LOOK_AGAIN_SECONDS = 60.0
+_LOOK_AGAIN_SECONDS = 300.0
+"""Between two searches for credentials; off Google's machines each takes some ten seconds."""
 _ALWAYS_ASK = datetime(2000, 1, 1, tzinfo=UTC)
 """Expiry of every token handed to the reader, so that it keeps none that was replaced here."""
 
@@ -51,8 +54,9 @@ class Access:
     one then answers 401 and the message says so. Credentials that are there but cannot be used are
     no reason to go unsigned: SourceError, reason Unauthenticated.
 
-    `user_project` is billed for what requester-pays buckets cost. `endpoint` stands in for Google's
-    and is reached with credentials, other than an emulator.
+    `user_project` is billed for what requester-pays buckets cost; the commands, which have no
+    settings, leave it to the environment. `endpoint` stands in for Google's and is reached with
+    credentials, other than an emulator.
     """
 
     def __init__(
@@ -60,14 +64,16 @@ class Access:
         environment: Mapping[str, str] = os.environ,
         scope: str = READ_SCOPE,
         *,
-        user_project: str = "",
+        user_project: str | None = None,
         endpoint: str | None = None,
     ) -> None:
         self._answer = threading.local()
         self._key_file = _find_key_file()
         self._key_mark = _mark(self._key_file)
         emulator = _read_emulator(environment)
-        self.user_project = user_project
+        self.user_project = (
+            environment.get(USER_PROJECT_VARIABLE, "") if user_project is None else user_project
+        )
         self.endpoint = endpoint or emulator
         self._request = _Request()
         self._credentials = _go_unsigned() if emulator else find_credentials(scope, self._request)
@@ -94,7 +100,7 @@ class Access:
         """Whether to look for credentials again: the key file was exchanged, or none were found.
 
         The second because a node may start before its metadata server; only after a refusal, as
-        public buckets need none, and not often, as the look itself takes seconds.
+        public buckets need none.
         """
         if self._is_unwelcome:
             return time.monotonic() - self._looked_at > _LOOK_AGAIN_SECONDS
@@ -154,7 +160,8 @@ class Access:
                 self._answer.seconds = None
 
     def _note_refusal(self, response: requests.Response, *_: Any, **__: Any) -> None:
-        self._is_unwelcome = self.anonymous and response.status_code == 401
+        if self.anonymous and response.status_code == 401:
+            self._is_unwelcome = True
 
 
 class _Request(Request):

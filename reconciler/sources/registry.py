@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 class Sources:
     """The sources of one node. May be used from several threads.
 
-    `user_project` is billed for what requester-pays buckets cost.
+    `user_project` is billed for what requester-pays buckets cost; None leaves it to the
+    environment.
     """
 
-    def __init__(self, user_project: str = "") -> None:
+    def __init__(self, user_project: str | None = None) -> None:
         self._user_project = user_project
         self._lock = threading.Lock()
         self._files = FileSource()
