@@ -54,8 +54,7 @@ class Certificate:
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # Without a password here OpenSSL would ask the terminal for that of an encrypted key.
-        context.load_cert_chain(self._cert_file, self._key_file, password="")
+        context.load_cert_chain(self._cert_file, self._key_file, password=_refuse_encrypted)
         return context
 
     def _describe(self, error: Exception) -> str:
@@ -63,7 +62,7 @@ class Certificate:
             mismatch = error.reason == "KEY_VALUES_MISMATCH"
             why = "it is for another key" if mismatch else "it is damaged or not PEM"
         else:
-            why = getattr(error, "strerror", None) or "the key is encrypted"
+            why = getattr(error, "strerror", None) or str(error)
         return f"the certificate in {self._cert_file} with the key in {self._key_file}: {why}"
 
 
@@ -80,6 +79,11 @@ def open_certificate(cert_file: Path | None, key_file: Path | None) -> Certifica
             " RECONCILER_TLS_CERT_FILE too, or neither"
         )
     return None
+
+
+def _refuse_encrypted() -> bytes:
+    """Stand where OpenSSL would else ask the terminal for the key's password."""
+    raise ValueError("the key is encrypted")
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

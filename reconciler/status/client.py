@@ -30,7 +30,6 @@ from reconciler.status.report import Json
 _MAX_BODY_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-_MAYBE_TLS = "; if it speaks TLS, write https://host:port"
 _ADVICE = {
     # OpenSSL's X509_V_ERR numbers.
     10: "; it must be renewed there (RECONCILER_TLS_CERT_FILE)",
@@ -165,15 +164,19 @@ def _fetch(
         ) from None
     except (OSError, UnicodeError, http.client.HTTPException) as error:
         words = str(error) or type(error).__name__
-        hint = ""
-        if place.scheme == "http" and isinstance(
-            error, ConnectionError | http.client.BadStatusLine
-        ):
-            hint = "" if isinstance(error, ConnectionRefusedError) else _MAYBE_TLS
+        hint = _find_hint(error)
         raise StatusError(f"{place} cannot be asked: {printable(words)}{hint}") from None
     if code not in (http.client.OK, http.client.ACCEPTED):
         raise StatusError(f"{place} answered {code}: {_error_in(body)}")
     return body
+
+
+def _find_hint(error: Exception) -> str:
+    """Return what may be wrong with the URL's scheme, if it may."""
+    if isinstance(error, ssl.SSLError):
+        return "; if it does not speak TLS, write http://host:port"
+    is_cut = isinstance(error, ConnectionResetError | http.client.BadStatusLine)
+    return "; if it speaks TLS, write https://host:port" if is_cut else ""
 
 
 def parse_status(body: bytes) -> Json:
