@@ -10,7 +10,7 @@ import pytest
 from tests.bucket import FakeBucket, run_fake_gcs
 from tests.gitserver import ConfigRemote, serve_ssh
 from tests.swarm import images
-from tests.swarm.engines import Engine, find_obstacle, make_lan
+from tests.swarm.engines import Engine, find_obstacle, make_disk, make_lan
 from tests.swarm.fleet import Fleet
 
 
@@ -31,8 +31,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         nodes = {}
         for number, name in enumerate(("one", "two"), start=11):
             address = lan.plug_in(name, number)
-            nodes[name] = Engine(name, folder / name, lan.namespace(name), address)
-            stack.callback(shutil.rmtree, folder / name, ignore_errors=True)
+            disk = stack.enter_context(make_disk(folder / name))
+            nodes[name] = Engine(name, disk, lan.namespace(name), address)
             stack.callback(nodes[name].kill)
             nodes[name].start()
         with images.run_builder() as builder:

@@ -20,6 +20,7 @@ from typing import Any
 from tests.e2e.stage import wait_until
 
 _TOOLS = ("dockerd", "docker", "ip", "iptables", "nsenter", "unshare", "debootstrap", "sshd")
+_DISK_BYTES = 3 * 1024**3
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
 _COMMAND_SECONDS = 300.0
@@ -104,6 +105,17 @@ def make_lan() -> Iterator[Lan]:
         lan.close()
 
 
+@contextmanager
+def make_disk(folder: Path) -> Iterator[Path]:
+    """Make a disk in memory for a block: writing and deleting images takes minutes on slow ones."""
+    folder.mkdir()
+    run("mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", folder)
+    try:
+        yield folder
+    finally:
+        run("umount", "--lazy", folder)
+
+
 @dataclass
 class Engine:
     """One dockerd; with a namespace it is the node `name`, else one of this machine's own."""
@@ -155,6 +167,8 @@ class Engine:
         if self._process is not None:
             self._process.wait(_STOP_SECONDS)
             self._process = None
+        # It is in /run on a machine, which a restart empties.
+        shutil.rmtree(self.folder / "exec", ignore_errors=True)
 
     def docker(self, *arguments: str, stdin: bytes = b"", **environment: str) -> str:
         """Run a docker command that must succeed and return what it printed."""

@@ -20,9 +20,7 @@ from reconciler.standin.flags import parse_flags
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/swarm"
 STACK = FOLDER / "stack.yml"
-CREDENTIALS = [
-    FOLDER / f"{name}.yml" for name in ("deploy-key", "git-token", "service-account")
-]
+CREDENTIALS = [FOLDER / f"{name}.yml" for name in ("deploy-key", "git-token", "service-account")]
 FILES = [STACK, *CREDENTIALS]
 README = (FOLDER / "README.md").read_text()
 VARIABLES = {"GROUP": "search", "RECONCILER_IMAGE": "local/x:1", "RECONCILER_REPO": "ssh://g/r"}
@@ -209,17 +207,14 @@ def commands() -> Iterator[str]:
 
 
 def test_the_page_gives_files_that_exist_to_stack_deploy() -> None:
-    named = [
-        name
-        for line in commands()
-        for name in re.findall(r"--compose-file (\S+)", line)
-    ]
+    named = [name for line in commands() for name in re.findall(r"--compose-file (\S+)", line)]
     assert named
     assert {FOLDER / name for name in named} <= set(FILES)
 
 
 @pytest.mark.skipif(
-    shutil.which("docker") is None, reason="no docker command: its own check of the files is left out"
+    shutil.which("docker") is None,
+    reason="no docker command: its own check of the files is left out",
 )
 def test_dockers_own_reading_of_the_files_succeeds(tmp_path: Path) -> None:
     command = ["docker", "stack", "config"]
