@@ -196,9 +196,9 @@ def test_both_see_the_models_under_one_path_and_the_server_only_reads() -> None:
     for item in mounts.values():
         assert (item[MODELS]["name"], item[MODELS]["subPath"]) == ("data", "models")
     environment = agent_environment()
-    assert {environment["RECONCILER_MODELS_DIR"], environment["RECONCILER_STATE_DIR"]} < set(
-        mounts["agent"]
-    )
+    assert environment["RECONCILER_MODELS_DIR"] == MODELS
+    state = mounts["agent"][environment["RECONCILER_STATE_DIR"]]
+    assert (state["name"], state["subPath"]) == ("data", "state")
 
 
 def test_the_server_takes_every_flag() -> None:
@@ -237,7 +237,7 @@ def test_probes_ask_the_agent_for_its_life_and_the_server_for_its_port() -> None
     assert loading["periodSeconds"] * loading["failureThreshold"] >= 3600
 
 
-def test_the_server_stops_listening_to_nobody_before_it_ends() -> None:
+def test_callers_learn_that_a_pod_goes_before_it_ends() -> None:
     [_, seconds] = containers()["server"]["lifecycle"]["preStop"]["exec"]["command"]
     assert int(seconds) < pod()["terminationGracePeriodSeconds"]
 

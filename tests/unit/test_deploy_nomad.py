@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 import reconciler
 from reconciler.settings import environment_name, load_settings, setting_fields
