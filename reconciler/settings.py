@@ -20,6 +20,7 @@ from reconciler.errors import SettingsError
 ENVIRONMENT_PREFIX = "RECONCILER_"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_NAME = re.compile(r"[a-zA-Z][a-zA-Z_-]{0,39}")
 _MAX_SETTINGS_BYTES = 1024 * 1024
 
 
@@ -284,13 +285,22 @@ def _read_file(path: Path) -> dict[str, object]:
         if path.stat().st_size > _MAX_SETTINGS_BYTES:
             raise SettingsError(f"{path} is larger than a settings file can be (1 MiB)")
         loaded = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
+        # What YAML's own words quote of the file may be the password in a proxy's URL.
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise SettingsError(
+            f"{path} is not YAML{where}; it must map setting names to values, and a value with"
+            " `: `, ` #` or a quotation mark in it stands in quotes"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read as a settings file: {error}") from None
     if loaded is None:
         return {}
     known = {item.name for item in setting_fields()}
     if not isinstance(loaded, dict) or not known.issuperset(loaded):
         unknown = sorted(set(map(str, loaded)) - known) if isinstance(loaded, dict) else []
+        unknown = [name if _NAME.fullmatch(name) else "what is no name" for name in unknown]
         raise SettingsError(
             f"{path} must map setting names to values; unknown: {', '.join(unknown) or 'its shape'}"
         )

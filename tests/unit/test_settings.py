@@ -60,7 +60,7 @@ def test_every_mistake_is_named_with_where_it_stands() -> None:
     [
         ("tik: 5s", "unknown: tik"),
         ("- a\n- b", "must map setting names"),
-        ("a: [", "cannot be read as a settings file"),
+        ("a: [", r"is not YAML \(line 1, column 5\)"),
     ],
 )
 def test_a_settings_file_that_is_wrong(tmp_path: Path, text: str, words: str) -> None:
