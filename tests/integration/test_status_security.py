@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from reconciler.fleet.poll import FleetPoller, Target
 from reconciler.fleet.sync import sync_all
 from reconciler.membership.dns import DnsRegistry
 from reconciler.membership.registry import RegistryError
-from reconciler.model import Membership, Registry
+from reconciler.model import Desired, Group, Member, Membership, Registry, Unavailable
 from reconciler.status import connections, guard
 from reconciler.status.access import Access
 from reconciler.status.board import StatusBoard
@@ -31,7 +32,10 @@ from reconciler.status.certificate import Certificate, open_certificate
 from reconciler.status.client import StatusError, fetch_fleet, fetch_history
 from reconciler.status.journal import Journal
 from reconciler.status.metrics import Metrics
+from reconciler.status.peers import Badge, PeerWatch
 from reconciler.status.server import StatusServer, WebServer
+from tests.browser import running_browser
+from tests.fleetnodes import NEW, report
 
 TOKEN = "a-read-token"
 NEXT_TOKEN = "the-next-token"
@@ -94,16 +98,17 @@ async def serving(server: WebServer) -> AsyncIterator[str]:
         await asyncio.wait_for(task, 10)
 
 
-def make_node(
+async def make_node(
     files: Files, *, certificate: Certificate | None = None, token: bool = True
 ) -> StatusServer:
-    """Return a node called a, which serves nothing."""
+    """Return a node called a, which serves nothing and says so."""
     board = StatusBoard(
         Journal(files.path("history.jsonl")),
         Metrics("0.1.0"),
         lambda: None,
         heartbeat_limit_seconds=30,
     )
+    await board.publish(report("a"))
     desk = FleetDesk(lambda: Expected((), (), {}), "a", has_git=False)
     return StatusServer(
         board,
@@ -117,7 +122,7 @@ def make_node(
 
 @asynccontextmanager
 async def running_node(files: Files, **options: Any) -> AsyncIterator[str]:
-    server = make_node(files, **options)
+    server = await make_node(files, **options)
     async with serving(server) as url:
         yield url
 
@@ -182,9 +187,8 @@ async def test_nothing_is_read_without_the_token(
 
 @pytest.mark.parametrize("path", READS)
 async def test_who_knows_the_token_reads_all(client: httpx.AsyncClient, path: str) -> None:
-    expected = 503 if path == "/status" else 200  # there is no report yet
-    assert (await client.get(path, headers=bearer(TOKEN))).status_code == expected
-    assert (await client.get(path, auth=("anybody", TOKEN))).status_code == expected
+    assert (await client.get(path, headers=bearer(TOKEN))).status_code == 200
+    assert (await client.get(path, auth=("anybody", TOKEN))).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -214,7 +218,7 @@ async def test_probes_and_what_has_its_own_secret_need_no_read_token(
     client: httpx.AsyncClient,
 ) -> None:
     assert (await client.get("/livez")).status_code == 200
-    assert (await client.get("/readyz")).status_code == 503
+    assert (await client.get("/readyz")).status_code == 200
     assert (await client.post("/sync", headers=bearer(SYNC_TOKEN))).status_code == 202
     assert (await client.post("/sync", headers=bearer(TOKEN))).status_code == 401
     assert "no secret file is set" in (await client.post("/hooks/git")).json()["error"]
@@ -259,6 +263,21 @@ async def test_a_node_without_a_token_lets_everybody_read(files: Files) -> None:
         assert await ask(url, Access()) == ""
 
 
+async def test_a_browser_asks_for_the_token_once_and_shows_both_pages(files: Files) -> None:
+    def look(url: str) -> None:
+        with running_browser() as browser:
+            # Headless it has nobody to ask; this is what it does with what it was told.
+            browser.open(f"http://me:{TOKEN}@{url.removeprefix('http://')}/metrics")
+            browser.open(f"{url}/")
+            browser.wait_for("document.querySelector('h1')?.textContent === 'a'")
+            browser.open(f"{url}/fleet")
+            browser.wait_for("document.body?.innerText.includes('Seen from a')")
+            assert browser.console == []
+
+    async with running_node(files) as url:
+        await asyncio.to_thread(look, url)
+
+
 # --- who asks ---------------------------------------------------------------------------------
 
 
@@ -300,19 +319,21 @@ async def test_a_token_that_cannot_be_one_is_sent_nowhere(
     assert "geheimnis" not in words
 
 
+async def poll(address: str, access: Access) -> str:
+    """Return the name of who answers the fleet's poller at an address, or why nobody does."""
+    poller = FleetPoller(access=access)
+    poller.follow([Target(address)])
+    await poller.ask_all()
+    (sighting,) = poller.sightings
+    return sighting.answer.node if sighting.answer else str(sighting.trouble)
+
+
 async def test_the_fleet_is_asked_with_the_token_and_shown_to_those_who_know_it(
     files: Files,
 ) -> None:
     async with running_node(files) as node:
-        target = Target(node)
-        poller = FleetPoller(access=files.access)
-        poller.follow([target])
-        await poller.ask_all()
-        assert "answered 503: There is no report yet" in str(poller.sightings[0].trouble)
-        poller = FleetPoller()
-        poller.follow([target])
-        await poller.ask_all()
-        assert "answered 401" in str(poller.sightings[0].trouble)
+        assert await poll(node, files.access) == "a"
+        assert "answered 401" in await poll(node, Access())
         desk = FleetDesk(lambda: Expected((), (), {}), "a", has_git=False)
         page = WebServer(make_fleet_app(desk, files.path("token")), "127.0.0.1:0", "the page")
         async with serving(page) as url:
@@ -338,19 +359,30 @@ async def test_a_node_with_a_certificate_is_asked_by_tls(files: Files) -> None:
         assert (first.status_code, second.status_code) == (200, 200)
 
 
+async def ask_peer(address: str, access: Access) -> str:
+    """Return the name of who answers another agent's question, or why nobody does."""
+    group = Group("search", "groups/search.yaml", (Member("a", address),))
+    watch = PeerWatch(Badge("b", "1"), time.monotonic, access)
+    watch.want(Desired(NEW, "b", group, ()), ["a"])
+    await watch.refresh()
+    found = watch.peers["a"]
+    return found.sentence if isinstance(found, Unavailable) else found.node
+
+
 async def test_all_who_ask_check_the_certificate_and_take_the_token_along(files: Files) -> None:
     certificate = files.show(files.issue())
     async with running_node(files, certificate=certificate) as url:
         port = int(url.rpartition(":")[2])
-        poller = FleetPoller(access=files.access)
-        poller.follow([Target(url)])
-        await poller.ask_all()
-        assert "answered 503" in str(poller.sightings[0].trouble)
+        assert await poll(url, files.access) == "a"
         refusals = await sync_all([Target(url)], SYNC_TOKEN, files.access)
         assert list(refusals.values()) == [None]
+        membership = Membership(Registry.DNS, "tasks.agent", port, tls=True)
         registry = DnsRegistry(lambda _host: ["127.0.0.1"], files.access)
-        with pytest.raises(RegistryError, match=r"https://127.0.0.1:.* answered 503"):
-            await registry.list(Membership(Registry.DNS, "tasks.agent", port, tls=True))
+        assert await registry.list(membership) == (Member("a", url),)
+        with pytest.raises(RegistryError, match="is not accepted"):
+            await DnsRegistry(lambda _host: ["127.0.0.1"]).list(membership)
+        assert await ask_peer(url, files.access) == "a"
+        assert "is not accepted" in await ask_peer(url, Access())
 
 
 @pytest.mark.parametrize(
@@ -490,7 +522,7 @@ async def test_who_connects_and_shakes_no_hands_keeps_nobody_out(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 4)
-    server = make_node(files, certificate=files.show(files.issue()))
+    server = await make_node(files, certificate=files.show(files.issue()))
     async with serving(server) as url, AsyncExitStack() as stack:
         silent = [await stack.enter_async_context(connected(server.port)) for _ in range(8)]
         assert await ask(url, files.access) == ""
@@ -500,7 +532,7 @@ async def test_who_connects_and_shakes_no_hands_keeps_nobody_out(
 
 async def test_a_handshake_has_a_deadline(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 0.05)
-    server = make_node(files, certificate=files.show(files.issue()))
+    server = await make_node(files, certificate=files.show(files.issue()))
     async with serving(server), connected(server.port) as (reader, writer):
         writer.write(b"\x16\x03")  # the beginning of a client's hello
         await wait_for_end(reader)
@@ -510,7 +542,7 @@ async def test_the_server_ends_while_somebody_shakes_hands(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 3600.0)
-    server = make_node(files, certificate=files.show(files.issue()))
+    server = await make_node(files, certificate=files.show(files.issue()))
     async with AsyncExitStack() as stack:
         async with serving(server):
             reader, writer = await stack.enter_async_context(connected(server.port))
@@ -523,7 +555,7 @@ async def test_the_server_ends_while_somebody_shakes_hands(
 
 async def test_what_comes_along_with_the_end_of_the_handshake_is_answered(files: Files) -> None:
     """A client may send its request before it has heard that the handshake is complete."""
-    server = make_node(files, certificate=files.show(files.issue()))
+    server = await make_node(files, certificate=files.show(files.issue()))
     context = ssl.create_default_context(cafile=files.path("ca.pem"))
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
