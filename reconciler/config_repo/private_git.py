@@ -6,6 +6,7 @@ credential helper that reads its file when the server asks, so it is never in an
 a message or on our disk.
 """
 
+import base64
 import os
 import re
 import shlex
@@ -192,13 +193,19 @@ class PrivateGit:
                 )
 
     def hide_secrets(self, text: str) -> str:
-        """Return the text without the token and the password, should a server echo them."""
+        """Return the text without the token and the password, should a server echo them.
+
+        Also as they go over the wire: percent-encoded, or with the user's name in base64.
+        """
         found = [self.remote.password]
         if self._settings.token_file is not None:
             with suppress(OSError), self._settings.token_file.open(errors="replace") as file:
                 found.append(file.readline(_MAX_TOKEN_CHARACTERS).strip())
+        user = self.remote.username or self._settings.username
         for secret in filter(None, found):
-            text = text.replace(secret, "***")
+            header = base64.b64encode(f"{user}:{secret}".encode()).decode()
+            for form in (header, quote(secret, safe=""), secret):
+                text = text.replace(form, "***")
         return text
 
     def _configuration(self) -> str:
