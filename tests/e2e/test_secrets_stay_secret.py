@@ -31,6 +31,7 @@ from tests.tokens import run_issuer
 PATHS = ("/", "/assets/page.js", "/status", "/history", "/metrics", "/fleet", "/livez", "/readyz",
          "/fleet.json", "/nothing")  # fmt: skip
 USER = "somebody"
+_ADVERTISEMENT = "application/x-git-upload-pack-advertisement"
 
 
 class Secrets:
@@ -106,16 +107,26 @@ def is_refused(stage: Stage, condition: str, words: str = "") -> Callable[[], bo
 
 
 class _Parrot(BaseHTTPRequestHandler):
-    """Refuses everything and quotes what it was sent, in words that git shows to people."""
+    """Refuses everything and quotes what it was sent, in words that git shows to people.
+
+    With status 200 it is a git server that does so in its own protocol.
+    """
 
     server: "Parrot"
     protocol_version = "HTTP/1.0"
 
     def _refuse(self) -> None:
         self.server.heard.append(str(self.headers))
-        body = f"remote: you said {self.requestline} and {self.headers}".encode()
-        self.send_response(self.server.status, f"No {self.headers['Authorization']}")
-        self.send_header("Content-Type", "text/plain")
+        said = self.headers["Authorization"] or ""
+        if self.server.status == 200 and said:
+            password = base64.b64decode(said.split()[1]).decode().partition(":")[2]
+            text = f"ERR {said} is wrong, and so are {password} and {quote(password)}\n"
+            body, kind = f"{len(text) + 4:04x}{text}".encode(), _ADVERTISEMENT
+        else:
+            body, kind = f"you said {self.requestline}, {self.headers}".encode(), "text/plain"
+        status = 401 if self.server.status == 200 and not said else self.server.status
+        self.send_response(status, f"No {said}")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("WWW-Authenticate", 'Basic realm="git"')
         self.send_header("Proxy-Authenticate", 'Basic realm="proxy"')
@@ -287,7 +298,12 @@ def _by_wrong_host(found: Secrets, parrot: Parrot) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("choose", "status", "used"),
-    [(_by_parrot, 401, "url"), (_by_parrot, 500, ""), (_by_proxy, 407, "proxy")],
+    [
+        (_by_parrot, 200, "url"),
+        (_by_parrot, 401, "url"),
+        (_by_parrot, 500, ""),
+        (_by_proxy, 407, "proxy"),
+    ],
 )
 def test_a_git_server_or_proxy_that_quotes_what_it_refuses(
     make_stage: Callable[..., Stage],
