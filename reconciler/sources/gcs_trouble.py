@@ -122,7 +122,7 @@ def _explain_credentials(doing: str, error: GoogleAuthError, passing_reason: str
         is_passing = True
     elif is_passing:
         text = f"{doing} needs a token, and where tokens are given nobody answers: {quote(error)}"
-    elif "reasonable timeframe" in text or "iat and exp" in text:
+    elif "reasonable timeframe" in text:
         text = (
             f"{doing} needs a token, and it is refused because this node's clock is wrong; set the"
             " clock, by NTP at best"

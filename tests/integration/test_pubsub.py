@@ -294,6 +294,24 @@ def test_without_the_package_the_setting_says_what_to_install(
         check_subscription(SUBSCRIPTION)
 
 
+def test_a_bad_setting_ends_the_agent_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECONCILER_REPO", "none")
+    monkeypatch.setenv("RECONCILER_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("RECONCILER_PUBSUB_SUBSCRIPTION", "node")
+    done = subprocess.run(
+        [sys.executable, "-m", "reconciler.cli.main", "run"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "reconciler: pubsub_subscription: 'node' is not of the form" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
 async def test_an_agent_takes_a_version_long_before_its_bucket_is_polled(
     local: LocalPubSub, tmp_path: Path
 ) -> None:
@@ -316,5 +334,6 @@ async def test_an_agent_takes_a_version_long_before_its_bucket_is_polled(
             source = f"gs://{stage.bucket.name}/ranker"
             await local.publish([written(f"{source}/2/saved_model.pb")])
             await asyncio.to_thread(stage.wait_served, "ranker", 2)
+            assert await asyncio.to_thread(stage.stop_agent) == 0
         finally:
             await asyncio.to_thread(stage.close)

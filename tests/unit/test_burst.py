@@ -73,6 +73,17 @@ def test_what_comes_close_together_is_told_once_and_after_it_has_ended() -> None
     assert told == [(1000 + 4 + QUIET_SECONDS, {"a", "b"})]
 
 
+def test_a_bucket_that_never_rests_is_told_all_the_same() -> None:
+    loop = MovedLoop()
+    told: list[float] = []
+    burst = Burst(lambda names: told.append(loop.now), loop)
+    for _ in range(50):
+        burst.add({"a"})
+        loop.move(QUIET_SECONDS / 2)
+    loop.close()
+    assert told == [1000 + LONGEST_SECONDS, 1000 + 2 * LONGEST_SECONDS]
+
+
 def test_what_is_closed_tells_nothing() -> None:
     loop = MovedLoop()
     told: list[Set[str]] = []
