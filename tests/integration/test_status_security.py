@@ -240,6 +240,9 @@ async def test_a_token_is_rotated_without_a_moment_in_which_nobody_is_let_in(
     assert files.access.headers() == bearer(NEXT_TOKEN)
     files.put("token", NEXT_TOKEN.encode())
     assert await who() == [False, True]
+    files.put("sync-token", f"{SYNC_TOKEN}\n{NEXT_TOKEN}".encode())
+    for token in (SYNC_TOKEN, NEXT_TOKEN):
+        assert (await client.post("/sync", headers=bearer(token))).status_code == 202
 
 
 async def test_without_its_token_file_a_node_lets_nobody_read(
