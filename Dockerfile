@@ -18,6 +18,8 @@ project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 extras = project["optional-dependencies"]; \
 wanted = [project["dependencies"], *(extras[name] for name in ("docker", "pubsub", "tracing"))]; \
 print(*sum(wanted, []), sep="\n")' >requirements.txt \
+ && /build/bin/pip install --no-cache-dir --only-binary :all: \
+      --constraint constraints.txt hatchling \
  && /build/bin/pip --python /opt/reconciler/bin/python install --no-cache-dir --only-binary :all: \
       --constraint constraints.txt --requirement requirements.txt
 
@@ -26,8 +28,9 @@ COPY README.md /src/
 COPY reconciler /src/reconciler
 COPY schema /src/schema
 COPY example-config-repo /src/example-config-repo
-RUN /build/bin/pip --python /opt/reconciler/bin/python install --no-cache-dir --no-deps \
-      --prefix /opt/agent .
+RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && /build/bin/pip --python /opt/reconciler/bin/python install --no-cache-dir --no-deps \
+      --prefix /opt/agent /wheels/*.whl
 
 FROM ${BASE}
 # git reads the config repo, ssh fetches it and checks ssh signatures, gpg checks the others. Manuals

@@ -10,8 +10,10 @@ import pytest
 from tests.bucket import FakeBucket, run_fake_gcs
 from tests.gitserver import ConfigRemote, serve_ssh
 from tests.swarm import images
-from tests.swarm.engines import Engine, find_obstacle, make_disk, make_lan
+from tests.swarm.engines import find_obstacle, make_lan, run_node
 from tests.swarm.fleet import Fleet
+
+_NOT_TRIED = "THE STACK WAS NOT TRIED ON A REAL SWARM"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,22 +26,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     if obstacle := find_obstacle():
-        pytest.skip(f"THE STACK WAS NOT TRIED ON A REAL SWARM: {obstacle}")
+        pytest.skip(f"{_NOT_TRIED}: {obstacle}")
     folder = tmp_path_factory.mktemp("swarm")
     with ExitStack() as stack:
-        lan = stack.enter_context(make_lan())
-        nodes = {}
-        for number, name in enumerate(("one", "two"), start=11):
-            address = lan.plug_in(name, number)
-            disk = stack.enter_context(make_disk(folder / name))
-            nodes[name] = Engine(name, disk, lan.namespace(name), address)
-            stack.callback(nodes[name].kill)
-            nodes[name].start()
+        try:
+            lan = stack.enter_context(make_lan())
+            nodes = {
+                name: stack.enter_context(run_node(lan, folder / name, name, number))
+                for number, name in enumerate(("one", "two"), start=11)
+            }
+        except AssertionError as error:  # in a container without the rights, for example
+            pytest.skip(f"{_NOT_TRIED}: no engine starts here: {error}")
         with images.run_builder() as builder:
             try:
                 images.build_all(builder)
             except images.NoBaseError as error:
-                pytest.skip(f"THE STACK WAS NOT TRIED ON A REAL SWARM: {error}")
+                pytest.skip(f"{_NOT_TRIED}: {error}")
             names = (images.AGENT, images.NEWER_AGENT, images.BROKEN_AGENT, images.SERVER)
             for node in nodes.values():
                 builder.copy_images(node, *names)

@@ -140,13 +140,14 @@ class Engine:
         # Should this machine have a containerd of its own, which dockerd would then use.
         daemon += ["--containerd-namespace", f"moby-{self.name}-{os.getpid()}"]
         daemon += ["--containerd-plugins-namespace", f"plugins-{self.name}-{os.getpid()}"]
+        # In a mount namespace of its own, so that its mounts end with it.
         if self.namespace:
             # `ip netns exec` would hide the cgroups from it.
             command = ["nsenter", f"--net=/var/run/netns/{self.namespace}", "unshare", "-m", "-u"]
             script = 'hostname "$0" && exec "$@"'
             command += ["sh", "-c", script, self.name, *daemon]
         else:
-            command = [*daemon, "--bridge=none", "--iptables=false"]
+            command = ["unshare", "-m", *daemon, "--bridge=none", "--iptables=false"]
         with (self.folder / "log").open("ab") as log:
             self._process = Popen(command, stdin=DEVNULL, stdout=log, stderr=log)
         wait_until(self._answers, self._tail, _START_SECONDS)
@@ -218,3 +219,16 @@ class Engine:
     def _tail(self) -> str:
         log = (self.folder / "log").read_text(errors="replace")
         return f"the start of the engine {self.name}:\n{log[-3000:]}"
+
+
+@contextmanager
+def run_node(lan: Lan, folder: Path, name: str, number: int) -> Iterator[Engine]:
+    """Run an engine on a node of its own for a block."""
+    with make_disk(folder):
+        address = lan.plug_in(name, number)
+        engine = Engine(name, folder, lan.namespace(name), address)
+        try:
+            engine.start()
+            yield engine
+        finally:
+            engine.kill()
