@@ -17,11 +17,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 import httpx
 import pytest
 
+from reconciler.errors import SourceError
+from reconciler.model import Query
+from reconciler.sources.gcs import GcsSource
+from reconciler.sources.gcs_access import Access
 from tests.collector import run_collector
 from tests.e2e.stage import GROUP, Stage, deployment, wait_until
 from tests.faultproxy import Fault
@@ -340,55 +344,62 @@ def _try_once(stage: Stage, found: Secrets) -> None:
     gather_files(stage, found, str(own.relative_to(stage.folder)))
 
 
-def test_a_service_account_whose_key_its_endpoints_and_its_proxy_refuse(
+def test_a_service_account_that_is_refused_and_a_key_that_is_none(
     make_stage: Callable[..., Stage], tmp_path: Path
 ) -> None:
-    found = Secrets("proxy", "key", "token")
-    with run_issuer() as issuer, run_parrot(407) as parrot:
+    found = Secrets("key")
+    with run_issuer() as issuer:
+        key_file = issuer.write_key(tmp_path / "key.json")
         lines = issuer.private_key.splitlines()
         found.plant("key", lines[len(lines) // 2])
-        key_file = issuer.write_key(tmp_path / "key.json")
 
-        def parrot_answer(body: str) -> Fault:
-            found.plant("assertion", body.rpartition("assertion=")[2])
+        def quote_back(body: str) -> Fault:
+            signature = parse_qs(body)["assertion"][0].rpartition(".")[2]
+            found.plant(f"signature {signature[:5]}", signature[:40])
             text = json.dumps({"error": "invalid_grant", "error_description": f"bad {body}"})
             return Fault(status=400, body=text.encode(), kind="application/json")
 
-        issuer.fault = parrot_answer
+        issuer.fault = quote_back
         stage = make_stage(
             settings={
                 "STORAGE_EMULATOR_HOST": "",
                 "GOOGLE_APPLICATION_CREDENTIALS": str(key_file),
-                "HTTPS_PROXY": f"http://{USER}:{found['proxy']}@{parrot.host}",
-                "https_proxy": f"http://{USER}:{found['proxy']}@{parrot.host}",
                 "NO_PROXY": "127.0.0.1",
-                "no_proxy": "127.0.0.1",
             }
         )
-        files = deployment("ranker")
-        stage.commit({"groups/g.yaml": GROUP}, files)
+        stage.commit({"groups/g.yaml": GROUP}, deployment("ranker"))
         stage.start_agent()
-        wait_until(is_refused(stage, "BucketReachable"), "a key that is refused")
+        wait_until(is_refused(stage, "BucketReachable", "invalid_grant"), "a refusal")
         listen_to(stage, found)
-
-        issuer.fault = lambda body: None
-        wait_until(lambda: parrot.heard and is_refused(stage, "BucketReachable")(), "a proxy's no")
-        found.plant("token", issuer.issued[0])
-        listen_to(stage, found)
-
-        key_file.write_text(json.dumps({"private_key": found["key"] + "\nbroken"}))
-        wait_until(is_refused(stage, "BucketReachable", "key.json"), "a key that is none")
-        listen_to(stage, found)
-        key_file.write_text(f"{found['key']} is no JSON")
-        before = stage.metric("reconciler_tick_duration_seconds_count")
-        wait_until(
-            lambda: stage.metric("reconciler_tick_duration_seconds_count") > before + 5, "looks"
-        )
-        listen_to(stage, found)
+        for content in (json.dumps({"private_key": found["key"]}), f"{found['key']} is no JSON"):
+            key_file.write_text(content)
+            words = "valid type" if content[0] == "{" else "valid json"
+            wait_until(is_refused(stage, "BucketReachable", words), "a key that is none")
+            listen_to(stage, found)
         stage.stop_agent()
-        gather_files(stage, found, "state/history.jsonl")
-        spoken = _basic(USER, found["proxy"])
-        assert any(spoken in heard for heard in parrot.heard)
+    gather_files(stage, found, "state/history.jsonl")
+    assert found.find() == set()
+
+
+def test_a_proxy_on_the_way_to_the_bucket_that_quotes_what_it_refuses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = Secrets("proxy")
+    with run_issuer() as issuer, run_parrot(407) as parrot:
+        key_file = issuer.write_key(tmp_path / "key.json")
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, f"http://{USER}:{found['proxy']}@{parrot.host}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, "127.0.0.1")
+        access = Access({})
+        source = GcsSource("acme", access, retry_seconds=0.1)
+        with pytest.raises(SourceError) as raised:
+            source.list(Query("gs://acme/ranker"))
+        access.close()
+        found.plant("token", issuer.issued[0])
+        assert any(_basic(USER, found["proxy"]) in heard for heard in parrot.heard)
+    found.said = {"error": str(raised.value), "log": caplog.text}
     assert found.find() == set()
 
 
