@@ -20,7 +20,7 @@ from reconciler.sources.source import TransientReadError
 
 _KEPT = "what is installed stays"
 _MAX_QUOTED = 200
-_URL = re.compile(r"( with url:)? (https?://|/)\S+")
+_URL = re.compile(r" with url: \S+| ?\bhttps?://\S+")
 _OPAQUE = re.compile(r"[\w.+/=~-]{40,}")
 """What may be a token, a signature or a key. No word of a sentence is that long."""
 _PAGE = (

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from reconciler.errors import DownloadError, SourceError
-from reconciler.model import Listing, Query
+from reconciler.model import Listing, Query, Snapshot, StoredFile
 from reconciler.sources import gcs_access
 from reconciler.sources.gcs import GcsSource
 from reconciler.sources.gcs_access import Access
+from reconciler.sources.gcs_trouble import quote
 from reconciler.sources.registry import Sources
 from reconciler.sources.source import TransientReadError
 from reconciler.store.lanes import Patience
@@ -36,9 +37,8 @@ PAGE = b"<html><body>Please log in, user</body></html>"
 
 @dataclass
 class World:
-    """A bucket behind a gate, the issuer of what it lets in, and a node with credentials."""
+    """The gate before a bucket, the issuer of what it lets in, and a node with credentials."""
 
-    bucket: FakeBucket
     proxy: FaultProxy
     issuer: Issuer
     folder: Path
@@ -68,8 +68,7 @@ class World:
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     with run_fake_gcs() as address:
-        bucket = FakeBucket(address, "acme")
-        bucket.put_version("1")
+        FakeBucket(address, "acme").put_version("1")
         yield address
 
 
@@ -93,9 +92,7 @@ def bare_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def world(endpoint: str, issuer: Issuer, tmp_path: Path) -> AsyncIterator[World]:
     async with run_proxy(endpoint) as proxy:
         proxy.rules = [issuer.admit]
-        bucket = FakeBucket.__new__(FakeBucket)  # the module's, which is there already
-        bucket.endpoint, bucket.name = endpoint, "acme"
-        world = World(bucket, proxy, issuer, tmp_path, [])
+        world = World(proxy, issuer, tmp_path, [])
         yield world
         for access in world.accesses:
             access.close()
@@ -312,14 +309,32 @@ async def test_credentials_are_looked_for_again_where_none_were_found_and_some_a
     assert (before, access.outdated) == (False, True)
 
 
-def test_where_nobody_answers_the_failure_is_a_sentence() -> None:
+PROXIES = {
+    "closed": "http://user:hunter2@127.0.0.1:9",
+    "no address": "http://user:hunter2@[bad",
+    "no port": "http://user:hunter2@127.0.0.1:many",
+}
+
+
+@pytest.mark.parametrize("proxy", PROXIES.values(), ids=PROXIES.keys())
+async def test_where_nobody_answers_the_failure_is_a_sentence(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
     access = Access({})
     source = GcsSource("acme", access, retry_seconds=0.1)
     with pytest.raises(SourceError, match="listing gs://acme/ranker failed") as raised:
-        source.list(Query(RANKER))
+        await asyncio.to_thread(source.list, Query(RANKER))
+    assert (access.anonymous, raised.value.reason) == (True, "ListingFailed")
+    messages = [str(raised.value)]
+    if proxy == PROXIES["closed"]:  # others are passed by
+        file = StoredFile("saved_model.pb", 7, 1, None, 0.0)
+        reading = source.read(Snapshot(RANKER, 1, "1", (file,)), file, 0, 7)
+        with pytest.raises(TransientReadError, match="reading gs://acme/ranker/1") as unread:
+            await anext(reading)
+        messages.append(str(unread.value))
     access.close()
-    assert access.anonymous
-    assert raised.value.reason == "ListingFailed"
+    assert all("hunter2" not in message for message in messages), messages
 
 
 @pytest.mark.parametrize(
@@ -486,3 +501,23 @@ async def test_no_message_quotes_what_was_sent(
             assert secret[:60] not in text
             assert secret[-30:] not in text
     assert "refused Bearer [...]" in messages[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        (
+            "Max retries exceeded with url: /token?x=1 (Caused by X)",
+            "Max retries exceeded (Caused by X)",
+        ),
+        ("bad proxy 'http://user:hunter2@host:1'", "bad proxy '"),
+        ("GET https://host/x?secret in 5 ms", "GET in 5 ms"),
+        (f"refused ya29.{'a' * 60} here.", "refused [...] here"),
+        ("File '/run/secrets/token' was not found.", "File '/run/secrets/token' was not found"),
+        ("one\ntwo", "one"),
+        ("word " * 100, ("word " * 40).rstrip(".")),
+        ("", "ValueError"),
+    ],
+)
+def test_what_is_quoted_of_an_error(text: str, quoted: str) -> None:
+    assert quote(ValueError(text)) == quoted
