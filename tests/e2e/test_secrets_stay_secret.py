@@ -355,8 +355,9 @@ def test_a_service_account_that_is_refused_and_a_key_that_is_none(
 
         def quote_back(body: str) -> Fault:
             signature = parse_qs(body)["assertion"][0].rpartition(".")[2]
-            found.plant(f"signature {signature[:5]}", signature[:40])
-            text = json.dumps({"error": "invalid_grant", "error_description": f"bad {body}"})
+            found.plant(f"signature {signature[:5]}", signature[-60:])
+            description = f"bad signature {signature[-60:]} in {body}"
+            text = json.dumps({"error": "invalid_grant", "error_description": description})
             return Fault(status=400, body=text.encode(), kind="application/json")
 
         issuer.fault = quote_back

@@ -118,7 +118,10 @@ def test_an_address_that_cannot_be_used_costs_a_warning(
     assert address not in caplog.text
 
 
-def test_a_collector_that_hangs_does_not_hold_the_end_up(collector: Collector) -> None:
+def test_a_collector_that_hangs_does_not_hold_the_end_up(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "120")
     collector.may_answer.clear()
     tracing = open_tracing("node-7", {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url})
     assert tracing.send is not None
@@ -126,7 +129,7 @@ def test_a_collector_that_hangs_does_not_hold_the_end_up(collector: Collector) -
     assert collector.asked.wait(30)
     closing = Thread(target=tracing.close, daemon=True)
     closing.start()
-    closing.join(30)
+    closing.join(20)
     assert not closing.is_alive()
     assert not collector.bodies  # it ended although the collector has not answered yet
 
