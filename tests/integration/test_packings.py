@@ -19,7 +19,7 @@ from reconciler.sources.sums import read_sums, render_sums
 from reconciler.store.lanes import Patience
 from reconciler.store.store import Store
 from tests.archives import PACKINGS, Packing, pack
-from tests.bucket import WHOLE, FakeBucket, read_files, run_fake_gcs
+from tests.bucket import WHOLE, FakeBucket, read_files, run_fake_gcs, write_files
 from tests.faultproxy import Fault, FaultProxy, once, run_proxy
 
 _NUMBERS = itertools.count(1)
@@ -113,6 +113,18 @@ async def test_an_archive_that_was_overwritten_is_not_unpacked(world: World) -> 
         await world.fetch(await world.snapshot())
     assert raised.value.reason == "SourceChanged"
     assert world.installed == WHOLE
+
+
+async def test_an_archive_that_someone_put_in_place_is_not_taken_for_the_version(
+    world: World,
+) -> None:
+    archive = pack(WHOLE, "zip")
+    world.bucket.put("ranker/42/model.zip", archive)
+    write_files(world.models / "ranker/42", {"model.zip": archive})
+    await world.fetch(await world.snapshot())
+    assert world.installed == WHOLE
+    (aside,) = (world.models / "ranker").glob(".foreign-42-*")
+    assert read_files(aside) == {"model.zip": archive}
 
 
 async def test_the_sums_of_an_archive_are_locked_and_held(world: World) -> None:

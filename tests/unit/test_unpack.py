@@ -24,7 +24,10 @@ from reconciler.model import LocalVersion, Progress, Query, Snapshot
 from reconciler.sources.file import FileSource
 from reconciler.sources.sums import read_sums, render_sums
 from reconciler.store import unpack
+from reconciler.store.lanes import Lanes, Patience
+from reconciler.store.room import Claim
 from reconciler.store.store import Store
+from reconciler.store.unpack import Unpacking
 from tests.archives import (
     PACKINGS,
     Packing,
@@ -382,6 +385,18 @@ def test_ten_million_entries_are_not_even_read(
         world.fetch(world.publish("42.tar.gz", thousands * 1000))
     assert raised.value.reason == "BadArchive"
     check_that_nothing_came(world)
+
+
+async def test_what_says_that_it_is_too_large_is_not_begun(world: World) -> None:
+    snapshot = world.publish("42.zip", pack({**WHOLE, "zeros": bytes(1024 * 1024)}, "zip"))
+    claim, folder, lanes = Claim(0), world.folder / "unpacked", Lanes(1, Patience())
+    archive = world.source / "42.zip"
+    unpacking = Unpacking("ranker", snapshot, archive, folder, claim, free_bytes=1024 * 1024)
+    with pytest.raises(DownloadError, match=r"unpacks to 1\.1 MB or more and 1\.0 MB are free"):
+        await unpacking.run(lanes)
+    lanes.close()
+    assert list(folder.iterdir()) == []
+    assert claim.taken_bytes == 0
 
 
 # --- interrupted ------------------------------------------------------------------------------
