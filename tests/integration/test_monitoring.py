@@ -91,6 +91,23 @@ def test_prometheus_takes_the_config_and_the_rules() -> None:
 
 
 @needs_promtool
+def test_prometheus_takes_every_way_of_naming_the_nodes(tmp_path: Path) -> None:
+    config = (FOLDER / "prometheus.yml").read_text()
+    beginning, found, end = config.partition("    file_sd_configs:\n")
+    _, rest = end.split("\n\n", 1)
+    snippets = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    assert found
+    assert len(snippets) == 3
+    for number, text in enumerate(snippets):
+        # Debian builds Prometheus without Nomad's discovery; the rest of that one is checked.
+        snippet = text.replace("nomad_sd_configs", "http_sd_configs").replace("server:", "url:")
+        file = tmp_path / f"{number}.yml"
+        file.write_text(f"{beginning}{snippet}\n{rest}")
+        (tmp_path / "rules.yml").write_text((FOLDER / "rules.yml").read_text())
+        promtool("check", "config", file)
+
+
+@needs_promtool
 def test_the_alerts_fire_as_written() -> None:
     promtool("test", "rules", "rules_test.yml")
 
@@ -150,6 +167,12 @@ def test_every_condition_of_the_agent_has_one_alert_of_its_own() -> None:
     rest = next(rule for rule in rules() if rule["alert"] == "ReconcilerConditionFails")
     left_out = [w for words in re.findall(r'!~"([^"]+)"', rest["expr"]) for w in words.split("|")]
     assert sorted(left_out) == sorted(known)
+
+
+def test_the_page_lists_every_alert_with_its_severity() -> None:
+    page = (FOLDER.parents[1] / "docs" / "monitoring.md").read_text()
+    listed = re.findall(r"^\| `(Reconciler\w+)` \| (\w+) \|", page, re.MULTILINE)
+    assert sorted(listed) == sorted((rule["alert"], rule["labels"]["severity"]) for rule in rules())
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
