@@ -1,6 +1,7 @@
 """One Swarm for all tests of this folder: it takes a minute to come up."""
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,11 +25,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def fleet() -> Iterator[Fleet]:
     if obstacle := find_obstacle():
         pytest.skip(f"{_NOT_TRIED}: {obstacle}")
-    folder = tmp_path_factory.mktemp("swarm")
     with ExitStack() as stack:
+        # Not pytest's own folder, which may be moved away before an interrupted run has ended.
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="reconciler-swarm-"))
+        folder = Path(name)
         try:
             lan = stack.enter_context(make_lan())
             nodes = {
