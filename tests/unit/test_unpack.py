@@ -8,6 +8,7 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import tracemalloc
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -397,6 +398,24 @@ async def test_what_says_that_it_is_too_large_is_not_begun(world: World) -> None
     lanes.close()
     assert list(folder.iterdir()) == []
     assert claim.taken_bytes == 0
+
+
+@pytest.mark.parametrize("packing", ["tar.gz", "zip"])
+async def test_an_archive_is_never_held_in_memory(world: World, packing: Packing) -> None:
+    noise = hashlib.shake_256(b"noise").digest(24 * 1024 * 1024)
+    snapshot = world.publish(f"42.{packing}", pack({**WHOLE, "noise": noise}, packing))
+    lanes, archive = Lanes(1, Patience()), world.source / f"42.{packing}"
+    folder = world.folder / "unpacked"
+    unpacking = Unpacking("ranker", snapshot, archive, folder, Claim(0), free_bytes=2**40)
+    tracemalloc.start()
+    try:
+        await unpacking.run(lanes)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        lanes.close()
+    assert (folder / "noise").read_bytes() == noise
+    assert peak_bytes < len(noise) / 2
 
 
 # --- interrupted ------------------------------------------------------------------------------
