@@ -4,33 +4,41 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from reconciler.demo.services import free_port
 from reconciler.model import Commit, Condition, Deployment, Outcome, Phase
 from reconciler.planning.memory import Memory
 from reconciler.planning.plan import plan
 from reconciler.planning.steps import World
 from reconciler.status.changes import Change, Result
-from reconciler.status.metrics import Metrics
+from reconciler.status.metrics import CONTENT_TYPE, Metrics
 from reconciler.status.report import Disk, NodeReport
+from tests.e2e.stage import wait_until
 from tests.unit import worlds
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "monitoring"
 DASHBOARDS = ("grafana-fleet.json", "grafana-node.json")
 PROMTOOL = shutil.which("promtool")
+PROMETHEUS = shutil.which("prometheus")
 COMMIT = Commit("a" * 40, "Ada", "Subject", 1000)
 UNITS = {"short", "none", "s", "bytes", "Bps", "percentunit", "ops"}
 _OF_PROMETHEUS = {"up", "ALERTS"}
 
-needs_promtool = pytest.mark.skipif(
-    PROMTOOL is None,
-    reason="promtool is not on PATH: the rules were NOT checked (Debian: `make system-packages`)",
+needs_prometheus = pytest.mark.skipif(
+    PROMTOOL is None or PROMETHEUS is None,
+    reason="prometheus and promtool are not on PATH: the rules were NOT checked"
+    " (Debian: `make system-packages`)",
 )
 
 
@@ -42,12 +50,12 @@ def promtool(*arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def exported() -> dict[str, set[str]]:
-    """Return the names of all samples that a node exports, each with its labels."""
+def make_metrics(phase: Phase = Phase.DEPLOYED) -> Metrics:
+    """Return the metrics of a node that has something to tell by each of them."""
     metrics = Metrics("0.1.0")
     deployment = Deployment("ranker", "search", "p", "gs://b/m")
-    outcomes = (Outcome(deployment, Phase.DEPLOYED, "Serving", "serves", 42, (42,)),)
-    condition = Condition("GitReachable", True, "Fetched", "s")
+    outcomes = (Outcome(deployment, phase, "Serving", "serves", 42, (42,)),)
+    condition = Condition("GitReachable", False, "Unreachable", "s")
     metrics.show(
         NodeReport("n", "search", "0.1.0", 0, 1, True, "", COMMIT, COMMIT, outcomes, (),
                    (condition,), (), Disk(10, 100, 5))
@@ -55,11 +63,77 @@ def exported() -> dict[str, set[str]]:
     metrics.count_change(Change(0, COMMIT, "ranker", 41, 42, Result.DEPLOYED, "R", "w", 1.0))
     metrics.count_download_error("Reason")
     metrics.count_reload("OK")
+    return metrics
+
+
+def exported() -> dict[str, set[str]]:
+    """Return the names of all samples that a node exports, each with its labels."""
     names: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(metrics.render().decode()):
+    for family in text_string_to_metric_families(make_metrics().render().decode()):
         for sample in family.samples:
             names.setdefault(sample.name, set()).update(sample.labels)
     return names
+
+
+@contextmanager
+def run_node(phase: Phase) -> Iterator[str]:
+    """Serve the metrics of a node as its status endpoint does, and yield its host and port."""
+    metrics = make_metrics(phase)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = metrics.render()
+            self.send_response(200 if self.path == "/metrics" else 404)
+            self.send_header("Content-Type", CONTENT_TYPE)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Stay quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join(30)
+
+
+@contextmanager
+def run_prometheus(folder: Path) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Run Prometheus on the config in a folder, and yield what asks its API."""
+    port = free_port()
+    command = [
+        str(PROMETHEUS),
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    url = f"http://127.0.0.1:{port}"
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
+
+        def ask(path: str, **query: str) -> dict[str, Any]:
+            answer = httpx.get(f"{url}/api/v1/{path}", params=query, timeout=10, trust_env=False)
+            assert answer.status_code == 200, answer.text
+            data: dict[str, Any] = answer.json()["data"]
+            return data
+
+        def is_ready() -> bool:
+            assert process.poll() is None, (folder / "log").read_text()
+            try:
+                return httpx.get(f"{url}/-/ready", timeout=5, trust_env=False).is_success
+            except httpx.TransportError:
+                return False
+
+        try:
+            wait_until(is_ready, "Prometheus answers")
+            yield ask
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 def rules() -> list[dict[str, Any]]:
@@ -85,12 +159,12 @@ def expressions() -> Iterator[tuple[str, str]]:
                 yield f"{name}: ${variable['name']}", variable["definition"]
 
 
-@needs_promtool
+@needs_prometheus
 def test_prometheus_takes_the_config_and_the_rules() -> None:
     promtool("check", "config", "prometheus.yml")
 
 
-@needs_promtool
+@needs_prometheus
 def test_prometheus_takes_every_way_of_naming_the_nodes(tmp_path: Path) -> None:
     config = (FOLDER / "prometheus.yml").read_text()
     beginning, found, end = config.partition("    file_sd_configs:\n")
@@ -111,12 +185,46 @@ def test_prometheus_takes_every_way_of_naming_the_nodes(tmp_path: Path) -> None:
         promtool("check", "config", file)
 
 
-@needs_promtool
+@needs_prometheus
 def test_the_alerts_fire_as_written() -> None:
     promtool("test", "rules", "rules_test.yml")
 
 
-@needs_promtool
+@needs_prometheus
+def test_a_running_prometheus_reads_nodes_and_answers_every_panel_and_rule(tmp_path: Path) -> None:
+    with run_node(Phase.DEPLOYED) as first, run_node(Phase.FAILED) as second:
+        (tmp_path / "targets.yml").write_text(json.dumps([{"targets": [first, second]}]))
+        (tmp_path / "rules.yml").write_text((FOLDER / "rules.yml").read_text())
+        config = (FOLDER / "prometheus.yml").read_text()
+        (tmp_path / "prometheus.yml").write_text(re.sub(r": 1[05]s\n", ": 1s\n", config))
+        with run_prometheus(tmp_path) as ask:
+            query = 'up{job="reconciler"} == 1'
+            wait_until(lambda: len(ask("query", query=query)["result"]) == 2, "both scrapes")
+            found = ask("query", query="count by (phase) (reconciler_deployment_phase)")["result"]
+            assert {item["metric"]["phase"] for item in found} == {"Deployed", "Failed"}
+            for where, expression in expressions():
+                if not expression.startswith("label_values"):
+                    text = expression.replace("$__rate_interval", "1m").replace("$group", ".*")
+                    assert "result" in ask("query", query=text.replace("$node", first)), where
+
+            wait_until(
+                lambda: {"ReconcilerGitUnreachable", "ReconcilerDeploymentFailed"} <= pending(ask),
+                "two alerts that are about to fire",
+            )
+            groups = ask("rules")["groups"]
+            health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+            assert health == {rule["alert"]: "ok" for rule in rules()}
+
+
+def pending(ask: Callable[..., dict[str, Any]]) -> set[str]:
+    """Return the alerts that Prometheus has found a reason for, once all rules were evaluated."""
+    found = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
+    if any(rule["health"] == "unknown" for rule in found):
+        return set()
+    return {rule["name"] for rule in found if rule["state"] != "inactive"}
+
+
+@needs_prometheus
 def test_prometheus_understands_every_panel(tmp_path: Path) -> None:
     file = tmp_path / "panels.yml"
     panels = [
