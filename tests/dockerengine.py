@@ -59,6 +59,10 @@ class Box:
     networks: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def reference(self) -> str:
+        return self.image.reference
+
+    @property
     def labels(self) -> dict[str, str]:
         return dict(self.body.get("Labels") or {})
 
@@ -125,6 +129,7 @@ class DockerEngine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.socket = folder / "docker.sock"
+        self.host = f"unix://{self.socket}"
         self.images: dict[str, Image] = {}
         self.registry: dict[str, Image] = {}
         self.boxes: dict[str, Box] = {}
