@@ -31,7 +31,7 @@ def find_obstacle() -> str:
     if os.geteuid() != 0:
         return "engines and network namespaces need root"
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
-    return f"{', '.join(missing)} is missing: run `make docker-packages`" if missing else ""
+    return f"run `make docker-packages` to have {', '.join(missing)}" if missing else ""
 
 
 def run(*command: str | Path, seconds: float = _COMMAND_SECONDS, stdin: bytes = b"") -> str:
