@@ -1,4 +1,4 @@
-"""The options of every command that asks nodes: with which token, believing which certificates."""
+"""The options of commands that ask nodes, or answer as one: tokens and certificates."""
 
 import functools
 from collections.abc import Callable
@@ -39,3 +39,20 @@ def access_options(command: CommandT) -> CommandT:
         return command(*arguments, access=Access(read_token_file, tls_ca_file), **values)
 
     return cast(CommandT, with_access)
+
+
+def certificate_options(command: CommandT) -> CommandT:
+    """Give `command` the options `tls_cert_file` and `tls_key_file`, of what it serves itself."""
+    for name, words in (
+        ("tls_key_file", "Its private key, PEM."),
+        ("tls_cert_file", "Certificate chain of the page, PEM; it is served by TLS then."),
+    ):
+        variable = environment_name(name)
+        command = click.option(
+            f"--{name.replace('_', '-')}",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            envvar=variable,
+            help=f"{words}  [{variable}]",
+        )(command)
+    return command

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from reconciler.cli.access import access_options
+from reconciler.cli.access import access_options, certificate_options
 from reconciler.errors import ReconcilerError, SettingsError
-from reconciler.settings import environment_name
 from reconciler.status.access import Access
 
 if TYPE_CHECKING:
@@ -294,20 +293,7 @@ def sync(folder: Path | None, addresses: tuple[str, ...], token_file: Path, acce
     show_default=True,
     help="Where the page is served.",
 )
-@click.option(
-    "--tls-cert-file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    envvar=environment_name("tls_cert_file"),
-    help=f"Certificate chain of the page, PEM.  [{environment_name('tls_cert_file')}]",
-)
-@click.option(
-    "--tls-key-file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    envvar=environment_name("tls_key_file"),
-    help=f"Its private key, PEM.  [{environment_name('tls_key_file')}]",
-)
+@certificate_options
 def serve(
     folder: Path | None,
     addresses: tuple[str, ...],

@@ -17,10 +17,11 @@ import pytest
 import trustme
 
 from reconciler.errors import SettingsError
-from reconciler.fleet.app import fleet_routes, make_fleet_app
+from reconciler.fleet.app import fleet_routes
 from reconciler.fleet.desk import FleetDesk
 from reconciler.fleet.expected import Expected
 from reconciler.fleet.poll import FleetPoller, Target
+from reconciler.fleet.server import FleetServer
 from reconciler.fleet.sync import sync_all
 from reconciler.membership.dns import DnsRegistry
 from reconciler.membership.registry import RegistryError
@@ -338,12 +339,13 @@ async def test_the_fleet_is_asked_with_the_token_and_shown_to_those_who_know_it(
         assert await poll(node, files.access) == "a"
         assert "answered 401" in await poll(node, Access())
         desk = FleetDesk(lambda: Expected((), (), {}), "a", has_git=False)
-        page = WebServer(make_fleet_app(desk, files.path("token")), "127.0.0.1:0", "the page")
+        certificate = files.show(files.issue())
+        page = FleetServer(desk, "127.0.0.1:0", files.path("token"), certificate)
         async with serving(page) as url:
             view = await asyncio.to_thread(fetch_fleet, url, 5.0, files.access)
             assert b'"seen_from":"a"' in view
             with pytest.raises(StatusError, match="answered 401"):
-                await asyncio.to_thread(fetch_fleet, url, 5.0, Access())
+                await asyncio.to_thread(fetch_fleet, url, 5.0, Access(ca_file=files.path("ca.pem")))
 
 
 # --- TLS --------------------------------------------------------------------------------------
