@@ -15,27 +15,36 @@ TOKEN = "only-for-those-who-know"
 
 
 @pytest.fixture
-def stage(tmp_path: Path, make_stage: Callable[..., Stage]) -> Stage:
-    """A node with a certificate and a read token; what it knows, the commands know."""
+def settings(tmp_path: Path) -> dict[str, str]:
+    """A certificate and a read token; what the nodes know, the commands know."""
     authority = trustme.CA()
     leaf = authority.issue_cert("127.0.0.1")
     leaf.private_key_and_cert_chain_pem.write_to_path(tmp_path / "node.pem")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     (tmp_path / "token").write_text(f"{TOKEN}\n")
-    return make_stage(
-        settings={
-            "RECONCILER_TLS_CERT_FILE": str(tmp_path / "node.pem"),
-            "RECONCILER_TLS_CA_FILE": str(tmp_path / "ca.pem"),
-            "RECONCILER_READ_TOKEN_FILE": str(tmp_path / "token"),
-        }
-    )
+    return {
+        "RECONCILER_TLS_CERT_FILE": str(tmp_path / "node.pem"),
+        "RECONCILER_TLS_CA_FILE": str(tmp_path / "ca.pem"),
+        "RECONCILER_READ_TOKEN_FILE": str(tmp_path / "token"),
+    }
 
 
-def test_every_command_asks_the_way_the_nodes_want_it(stage: Stage, tmp_path: Path) -> None:
-    url = f"https://127.0.0.1:{stage.status_port}"
-    nodes = json.dumps({"nodes": [{"name": "node", "address": url}]})
+def group(*stages: Stage) -> dict[str, str]:
+    nodes = [{"name": stage.node, "address": url_of(stage)} for stage in stages]
+    return {"groups/g.yaml": json.dumps({"nodes": nodes})}
+
+
+def url_of(stage: Stage) -> str:
+    return f"https://127.0.0.1:{stage.status_port}"
+
+
+def test_every_command_asks_the_way_the_nodes_want_it(
+    make_stage: Callable[..., Stage], settings: dict[str, str], tmp_path: Path
+) -> None:
+    stage = make_stage(settings=settings)
+    url = url_of(stage)
     stage.publish("ranker", 1)
-    stage.commit({"groups/g.yaml": nodes}, deployment("ranker", 1), subject="Serve ranker")
+    stage.commit(group(stage), deployment("ranker", 1), subject="Serve ranker")
     stage.start()
     context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
     headers = {"authorization": f"Bearer {TOKEN}"}
@@ -72,6 +81,25 @@ def test_every_command_asks_the_way_the_nodes_want_it(stage: Stage, tmp_path: Pa
             stage.bucket.delete(name)
     assert "but node has it on disk" in stage.run_command("rollback", "ranker", "--dry-run")
     assert TOKEN not in stage.log
+
+
+def test_nodes_hear_each_other_between_waves(
+    make_stage: Callable[..., Stage], settings: dict[str, str]
+) -> None:
+    first = make_stage(node="n1", settings=settings)
+    second = make_stage(node="n2", settings=settings, beside=first)
+    nodes = (first, second)
+    waves = {"waves": [1, "100%"], "pause": "0s"}
+    first.publish("ranker", 1)
+    first.publish("ranker", 2)
+    first.commit(group(*nodes), deployment("ranker", 1, rollout=waves))
+    for stage in nodes:
+        stage.start()
+    wait_until(lambda: all(stage.serving("ranker") == {1} for stage in nodes), "version 1")
+    first.commit(deployment("ranker", 2, rollout=waves))
+    # Whoever is not in the first wave goes on only when he has heard of those in it.
+    wait_until(lambda: all(stage.serving("ranker") == {2} for stage in nodes), "version 2")
+    assert TOKEN not in first.log + second.log
 
 
 def _another(folder: Path) -> Path:
