@@ -14,6 +14,8 @@ from reconciler.settings import Settings
 from reconciler.supervision.supervisor import Pace, Supervisor
 
 LABEL = "reconciler.serving"
+_MUTE = (":silent", ":ending")
+"""Tags of images that never serve."""
 QUICK = Pace(
     look_seconds=0.02,
     soon_seconds=0.0,
@@ -99,7 +101,7 @@ class Node:
     def look(self) -> ServerSight:
         """What the agent's tick would say of the server that listens now."""
         for box in self.engine.labelled(LABEL):
-            if box.status == "running" and not box.reference.endswith(":silent"):
+            if box.status == "running" and not box.reference.endswith(_MUTE):
                 return replace(self.sight, connection=hash(box.id))
         return replace(self.sight, serves_proven=False, connection=None)
 

@@ -115,7 +115,9 @@ def node(real: RealHost, tmp_path: Path) -> Iterator[Node]:
         *("run", "--detach", "--name", "serving", "--label", f"{LABEL}=mine"),
         *("--restart", "unless-stopped", "--network", "front", "--network-alias", "tfs"),
         *("--publish", "127.0.0.1:18500:8500", "--volume", f"{tmp_path}:/models:ro"),
-        *("--volume", "/cache", "--env", "MINE=1", "--memory", "32m", OLD, "3600"),
+        *("--volume", "/cache", "--env", "MINE=1", "--memory", "32m"),
+        # It runs as process 1, for which SIGTERM means nothing.
+        *("--stop-signal", "SIGKILL", OLD, "3600"),
     )
     real.engine.docker("network", "connect", "--alias", "behind", "back", "serving")
     real.engine.docker("run", "--detach", "--name", "bystander", OLD, "3600")
@@ -135,6 +137,7 @@ def find_setup(real: RealHost) -> dict[str, object]:
     return {
         "ports": host["PortBindings"],
         "memory": host["Memory"],
+        "stop signal": found["Config"]["StopSignal"],
         "restart": host["RestartPolicy"],
         "env": mine,
         "command": found["Config"]["Cmd"],
