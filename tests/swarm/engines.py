@@ -162,12 +162,15 @@ class Engine:
     def kill(self) -> None:
         """End all that runs on the node at once, as a power cut does."""
         assert self.namespace
-        for pid in run("ip", "netns", "pids", self.namespace).split():
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait(_STOP_SECONDS)
-            self._process = None
+        try:
+            for pid in run("ip", "netns", "pids", self.namespace).split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+        finally:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait(_STOP_SECONDS)
+                self._process = None
         # It is in /run on a machine, which a restart empties.
         shutil.rmtree(self.folder / "exec", ignore_errors=True)
 

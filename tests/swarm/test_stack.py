@@ -96,13 +96,16 @@ def test_an_agent_that_does_not_start_is_taken_back(fleet: Fleet) -> None:
     fleet.wait_served("ranker", 42)
     good = fleet.agent_image
     fleet.agent_image = images.BROKEN_AGENT
-    fleet.deploy()
-    _wait_update(fleet, "rollback_completed")
+    try:
+        fleet.deploy()
+        _wait_update(fleet, "rollback_completed")
+    finally:
+        fleet.agent_image = good
+        fleet.deploy()  # changes nothing unless Swarm has not taken it back
     for name in fleet.nodes:
         assert fleet.serving(name, "ranker") == {42}
     fleet.wait_healthy("agent")
     assert {fleet.container(name, "agent")["Config"]["Image"] for name in fleet.nodes} == {good}
-    fleet.agent_image = good
 
 
 def test_serving_outlives_a_restart_of_the_manager(fleet: Fleet) -> None:
