@@ -12,7 +12,8 @@ which moment the agent ended: as long as one of the two can run, the last move l
 
 from enum import Enum, auto
 
-from reconciler.supervision.container import REPLACES, Container
+from reconciler.model import ServerSpec
+from reconciler.supervision.container import REPLACES, Container, follows, is_connected
 
 MAX_RESTARTS = 3
 """So often may a successor end by itself before it is given up."""
@@ -49,9 +50,30 @@ def find_pair(containers: tuple[Container, ...]) -> tuple[Container, Container] 
     return None
 
 
-def has_ended(new: Container) -> bool:
-    """Whether the successor has shown that it does not run."""
-    return new.restarts >= MAX_RESTARTS or (new.has_run and not new.is_running)
+def judge(
+    old: Container,
+    new: Container,
+    *,
+    wanted: ServerSpec | None,
+    serves: bool,
+    is_overdue: bool,
+) -> tuple[Verdict, str]:
+    """Return what is to become of a successor, and in words what is wrong with it, if anything.
+
+    `wanted` is what git says now, None where it is not to be followed or has failed before;
+    `serves` whether the successor serves what was served.
+    """
+    if serves and new.is_running and not old.is_running:
+        return Verdict.GOOD, ""
+    is_given_up = new.has_run and not new.is_running and old.is_running
+    is_what_git_wants = wanted is not None and follows(new, wanted, None)
+    if not is_what_git_wants or is_given_up or not is_connected(new, old):
+        return Verdict.BAD, ""
+    if new.restarts >= MAX_RESTARTS or (new.has_run and not new.is_running):
+        return Verdict.BAD, f"the server ended with code {new.exit_code}"
+    if is_overdue:
+        return Verdict.BAD, "it did not serve what was served in time"
+    return Verdict.OPEN, ""
 
 
 def next_move(old: Container, new: Container, verdict: Verdict) -> Move:

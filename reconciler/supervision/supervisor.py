@@ -20,14 +20,9 @@ from reconciler.planning.conditions import SERVER_SUPERVISED
 from reconciler.planning.supervision import RestartNeed, ServerSight
 from reconciler.planning.wording import format_seconds, join_words
 from reconciler.settings import Settings
-from reconciler.supervision.container import (
-    Container,
-    find_hindrance,
-    follows,
-    is_connected,
-)
+from reconciler.supervision.container import Container, find_hindrance, follows
 from reconciler.supervision.errors import REFUSED, EngineError
-from reconciler.supervision.moves import Move, Verdict, find_pair, has_ended, next_move
+from reconciler.supervision.moves import Move, Verdict, find_pair, judge, next_move
 from reconciler.supervision.notes import Notes, load_notes, save_notes
 from reconciler.threads import run_beside
 
@@ -235,10 +230,8 @@ class Supervisor:
         elif hindrance := find_hindrance(container, wanted):
             sentence = f"container {container.name} does not run {_describe(wanted)}, and cannot"
             self._say(False, "NotReplaceable", f"{sentence} be replaced, because {hindrance}")
-        elif sight.hold is not None:
-            self._say(True, "UpdateHeld", f"{_describe(wanted)} waits: {sight.hold}")
-        elif sight.obstacle is not None:
-            self._say(False, "UpdateHeld", f"{_describe(wanted)} waits: {sight.obstacle}")
+        elif because := sight.hold or sight.obstacle:
+            self._say_held(wanted, sight, because)
         else:
             return await self._prepare(engine, container, wanted, image, found)
         return self._pace.look_seconds
@@ -309,32 +302,24 @@ class Supervisor:
         if sight is None:
             # Nothing is known yet, but a server there must be.
             return None if old.is_running or new.is_running else Verdict.BAD
-        if new.is_running and not old.is_running:
-            if self._waiting_since is None:
-                self._waiting_since = self._clock()
-            if sight.serves_proven and sight.connection != self._old_connection:
-                return Verdict.GOOD
-        wanted = sight.wanted if self._may_follow else None
+        if new.is_running and not old.is_running and self._waiting_since is None:
+            self._waiting_since = self._clock()
+        wanted = sight.wanted if self._may_follow and sight.wanted != self._notes.failed else None
+        verdict, failure = judge(
+            old,
+            new,
+            wanted=wanted,
+            serves=sight.serves_proven and sight.connection != self._old_connection,
+            is_overdue=self._has_waited_too_long(),
+        )
+        if failure:
+            self._blame(failure)
         is_begun = new.has_run or not old.is_running
-        if (
-            wanted is None
-            or self._notes.failed == wanted
-            or not follows(new, wanted, None)
-            or not is_connected(new, old)
-            or (new.has_run and old.is_running and not new.is_running)
-        ):
-            return Verdict.BAD
-        if has_ended(new):
-            self._blame(f"the server ended with code {new.exit_code}")
-            return Verdict.BAD
-        if self._has_waited_too_long():
-            seconds = format_seconds(self._pace.ready_seconds)
-            self._blame(f"it did not serve what was served within {seconds}")
-            return Verdict.BAD
-        if not is_begun and (because := sight.hold or sight.obstacle):
-            self._say(sight.hold is not None, "UpdateHeld", f"{_describe(wanted)} waits: {because}")
+        because = sight.hold or sight.obstacle
+        if verdict is Verdict.OPEN and wanted is not None and not is_begun and because is not None:
+            self._say_held(wanted, sight, because)
             return None
-        return Verdict.OPEN
+        return verdict
 
     def _has_waited_too_long(self) -> bool:
         since = self._waiting_since
@@ -356,6 +341,11 @@ class Supervisor:
             f"{_describe(wanted)} did not come up: {self._notes.failure}; container"
             f" {container.name} runs {container.image} as before, until git says otherwise",
         )
+
+    def _say_held(self, wanted: ServerSpec, sight: ServerSight, because: str) -> None:
+        """Say what an update waits for; what a person asked for is no trouble."""
+        is_asked_for = sight.hold is not None
+        self._say(is_asked_for, "UpdateHeld", f"{_describe(wanted)} waits: {because}")
 
     def _say_well(self, sentence: str) -> None:
         self._say(True, "AsExpected", sentence)
