@@ -6,6 +6,7 @@ and are skipped where there is none.
 
 import asyncio
 import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,11 @@ from typing import Any
 
 import pytest
 
+from reconciler.model import ServerSpec
 from reconciler.planning.supervision import RestartNeed
+from reconciler.supervision.container import Container
+from reconciler.supervision.engine import ServerEngine
+from reconciler.supervision.errors import EngineError
 from tests.dockerengine import DockerEngine, Fault, Image, Refusal, docker_engine
 from tests.supervised import CALM, LABEL, QUICK, Node
 
@@ -151,6 +156,17 @@ async def test_an_image_that_cannot_be_had_is_asked_for_again(
         assert "manifest for tensorflow/serving:2.21.0 not found" in condition.sentence
         engine.add_image(Image("tensorflow/serving:2.21.0"), here=False)
         await node.until_settled("tensorflow/serving:2.21.0", "AsExpected")
+
+
+async def test_what_was_seen_of_the_old_server_says_nothing_of_the_new_one(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the agent's RECONCILER_SERVING leads to another server than this container."""
+    monkeypatch.setattr(node, "look", lambda: node.sight)
+    node.pace = replace(QUICK, ready_seconds=0.5)
+    node.wants(NEW)
+    async with node.running():
+        await node.until_settled(OLD, "ServerUpdateFailed")
 
 
 async def test_a_change_of_mind_puts_the_old_server_back(node: Node, engine: DockerEngine) -> None:
@@ -313,6 +329,59 @@ async def test_a_label_with_a_value_is_another_than_one_without(
     node.wants(NEW)
     async with node.running():
         await node.until_says("ContainerMissing")
+    assert engine.changes == []
+
+
+async def test_the_label_is_asked_for_again_before_every_change(engine: DockerEngine) -> None:
+    stranger = Container.of(engine.run("stranger", OLD, {"Labels": {}}).describe())
+    server = ServerEngine(engine.host, LABEL)
+    for change in (
+        server.start,
+        server.stop,
+        server.restart,
+        server.remove,
+        lambda found: server.rename(found, "mine"),
+        lambda found: server.create_successor(found, ServerSpec(NEW)),
+    ):
+        with pytest.raises(EngineError, match="stranger does not carry the label"):
+            await asyncio.to_thread(change, stranger)
+    assert engine.changes == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"failed": 3}', "\x00"])
+async def test_notes_that_cannot_be_read_are_left(node: Node, tmp_path: Path, text: str) -> None:
+    (tmp_path / "supervision.json").write_text(text)
+    node.wants(NEW)
+    async with node.running():
+        await node.until_settled(NEW, "AsExpected")
+
+
+async def test_without_the_docker_package_it_is_said(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "reconciler.supervision.engine", None)
+    async with node.running():
+        condition = await node.until_says("DockerMissing")
+    assert 'install "tfserving-reconciler[docker]"' in condition.sentence
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ([{"Id": "x"}] * 51, "51 containers carry the label"),
+        ([{"Name": "x"}], "Docker's answer makes no sense, asked to list its containers"),
+        ({"a": 1}, "Docker's answer makes no sense"),
+        (b"<html>Sign in</html>", "Docker's answer makes no sense"),
+    ],
+)
+async def test_an_answer_that_makes_no_sense_changes_nothing(
+    node: Node, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch, answer: object, words: str
+) -> None:
+    monkeypatch.setattr(engine, "answer", lambda *_: answer)
+    node.wants(NEW)
+    async with node.running():
+        await node.until(lambda: words in node.condition.sentence)
+        assert not node.condition.holds
     assert engine.changes == []
 
 
