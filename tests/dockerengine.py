@@ -18,8 +18,9 @@ from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-Fault = Literal["refused", "lost", "died"]
-"""500 and nothing done; done, but no answer comes; neither done nor answered."""
+Fault = Literal["refused", "lost", "died", "halved"]
+"""500 and nothing done; done, but no answer comes; neither done nor answered; a restart that only
+stops."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a failure of the test
@@ -208,6 +209,9 @@ class DockerEngine:
             raise Refusal(500, "the test's fault")
         if fault == "died":
             raise ConnectionAbortedError
+        if fault == "halved":
+            self._carry_out(verb, path.replace("/restart", "/stop"), query, body)
+            raise Refusal(500, "the test's fault")
         answer = self._carry_out(verb, path, query, body)
         if fault == "lost":
             raise ConnectionAbortedError

@@ -348,6 +348,15 @@ async def test_the_label_is_asked_for_again_before_every_change(engine: DockerEn
     assert engine.changes == []
 
 
+async def test_an_engine_that_lists_more_than_it_was_asked_for_is_not_believed(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.dockerengine._has_labels", lambda *_: True)
+    node.wants(NEW)
+    async with node.running():
+        await node.until_settled(NEW, "AsExpected")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"failed": 3}', "\x00"])
 async def test_notes_that_cannot_be_read_are_left(node: Node, tmp_path: Path, text: str) -> None:
     (tmp_path / "supervision.json").write_text(text)
@@ -448,6 +457,20 @@ async def test_after_a_fault_in_a_restart_a_server_runs(
         await node.until(lambda: ("restart", "serving") in engine.changes)
         node.sight = CALM
         await node.until_settled(OLD, "AsExpected")
+
+
+async def test_a_restart_that_only_stopped_the_server_is_finished(
+    node: Node, engine: DockerEngine
+) -> None:
+    engine.plan_faults({0: "halved"})
+    node.pace = replace(QUICK, restart_gap_seconds=600.0)
+    engine.labelled(LABEL)[0].started_at = "2020-01-01T00:00:00Z"
+    node.sight = replace(CALM, need=POISONED)
+    async with node.running():
+        await node.until(lambda: ("start", "serving") in engine.changes)
+        node.sight = CALM
+        await node.until_settled(OLD, "AsExpected")
+    assert engine.changes == [("stop", "serving"), ("start", "serving")]
 
 
 async def test_a_restart_that_stopped_half_way_is_finished_by_the_next_agent(

@@ -21,7 +21,14 @@ from reconciler.supervision.container import (
     follows,
     without_defaults,
 )
-from reconciler.supervision.moves import Move, Verdict, find_pair, next_move
+from reconciler.supervision.moves import (
+    MAX_RESTARTS,
+    Move,
+    Verdict,
+    find_pair,
+    judge,
+    next_move,
+)
 from tests.unit.histories import History
 from tests.unit.worlds import (
     LIMITS,
@@ -117,6 +124,14 @@ def test_a_restart_never_loses_what_is_served(changes: dict[str, Any]) -> None:
     assert need is not None
     assert need.obstacle is not None
     assert need.obstacle.startswith("ranker 1 would not come back")
+
+
+def test_each_version_that_is_still_asked_for_is_to_come_back() -> None:
+    seen = world({"ranker": {1: State.AVAILABLE, 2: State.AVAILABLE}})
+    need = sight(seen, poisoned(remembered({"ranker": [1, 2]}))).need
+    assert need is not None
+    assert need.obstacle is not None
+    assert need.obstacle.startswith("ranker 2 would not come back")
 
 
 def test_a_version_on_its_way_out_may_be_lost() -> None:
@@ -288,6 +303,49 @@ def test_a_pair_is_told_by_the_successors_label_alone() -> None:
     assert find_pair((old, container("other", "running", "gone"))) is None
     assert find_pair((old, new, container("third", "running"))) is None
     assert find_pair((old,)) is None
+
+
+WANTED = ServerSpec("serving:1")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changes", "expected"),
+    [
+        ("running", "created", {}, (Verdict.OPEN, "")),
+        ("exited", "running", {}, (Verdict.OPEN, "")),
+        ("exited", "running", {"serves": True, "wanted": None}, (Verdict.GOOD, "")),
+        ("running", "running", {"serves": True}, (Verdict.OPEN, "")),
+        ("exited", "running", {"wanted": None}, (Verdict.BAD, "")),
+        ("exited", "running", {"wanted": ServerSpec("serving:2")}, (Verdict.BAD, "")),
+        ("exited", "exited", {}, (Verdict.BAD, "the server ended with code 0")),
+        ("running", "exited", {}, (Verdict.BAD, "")),
+        (
+            *("exited", "running", {"is_overdue": True}),
+            (Verdict.BAD, "it did not serve what was served in time"),
+        ),
+    ],
+)
+def test_a_successor_is_judged_by_what_is_seen(
+    old: str, new: str, changes: dict[str, Any], expected: tuple[Verdict, str]
+) -> None:
+    seen = {"wanted": WANTED, "serves": False, "is_overdue": False, **changes}
+    found = judge(container("old", old), container("new", new, "old"), **seen)
+    assert found == expected
+
+
+def test_a_successor_that_is_not_in_every_network_is_made_again() -> None:
+    networks: dict[str, Any] = {"Networks": {"front": {}}}
+    new = Container.of(description(NetworkSettings=networks))
+    new = replace(new, state="created", labels={REPLACES: "old"})
+    seen: dict[str, Any] = {"wanted": WANTED, "serves": False, "is_overdue": False}
+    assert judge(container("old", "running"), new, **seen) == (Verdict.BAD, "")
+
+
+def test_a_successor_that_keeps_ending_is_given_up() -> None:
+    new = replace(container("new", "restarting", "old"), restarts=MAX_RESTARTS, exit_code=3)
+    seen: dict[str, Any] = {"wanted": WANTED, "serves": False, "is_overdue": False}
+    found = judge(container("old", "exited"), new, **seen)
+    assert found == (Verdict.BAD, "the server ended with code 3")
 
 
 # --- the successor ------------------------------------------------------------------------------
