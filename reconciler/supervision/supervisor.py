@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 from reconciler.model import Condition, ServerSpec
 from reconciler.planning.conditions import SERVER_SUPERVISED
 from reconciler.planning.supervision import RestartNeed, ServerSight
-from reconciler.planning.wording import format_seconds, join_words
 from reconciler.settings import Settings
+from reconciler.supervision import words
 from reconciler.supervision.container import Container, find_hindrance, follows
 from reconciler.supervision.errors import REFUSED, EngineError
 from reconciler.supervision.moves import Move, Verdict, find_pair, judge, next_move
@@ -76,9 +76,7 @@ class Supervisor:
         self._waiting_since: float | None = None
         self._restarted_at: float | None = None
         self._last_pull = ("", 0.0)
-        self.condition = Condition(
-            SERVER_SUPERVISED, True, "Starting", "the server's container is being looked for"
-        )
+        self.condition = words.STARTING
 
     def note(self, sight: ServerSight) -> None:
         """Take what a tick has seen of the server."""
@@ -93,12 +91,7 @@ class Supervisor:
         try:
             from reconciler.supervision.engine import ServerEngine
         except ImportError:
-            self._say(
-                False,
-                "DockerMissing",
-                "to look after the server's container, the agent needs the docker package;"
-                ' install "tfserving-reconciler[docker]"',
-            )
+            self._show(words.DOCKER_MISSING)
             return
         engine = ServerEngine(self._host, self._label)
         while True:
@@ -122,21 +115,7 @@ class Supervisor:
         except EngineError as error:
             self._say(False, error.reason, f"{error}; tried again in a moment")
             return self._pace.look_seconds
-        if containers:
-            names = join_words(sorted(container.name for container in containers))
-            self._say(
-                False,
-                "ContainerAmbiguous",
-                f"{len(containers)} containers carry the label {self._label}: {names}; none of"
-                " them is touched until one is left",
-            )
-        else:
-            self._say(
-                False,
-                "ContainerMissing",
-                f"no container carries the label {self._label}; start the server's container with"
-                f" it (docker run --label {self._label} ...)",
-            )
+        self._show(words.tell_no_server(containers, self._label))
         return self._pace.look_seconds
 
     # --- one container ----------------------------------------------------------------------
@@ -168,18 +147,11 @@ class Supervisor:
     async def _restart(
         self, engine: "ServerEngine", container: Container, need: RestartNeed
     ) -> float:
-        what = f"only a restart of container {container.name} helps ({need.reason})"
-        if need.obstacle is not None:
-            self._say(False, "RestartHeld", f"{what}, but not now: {need.obstacle}")
-            return self._pace.look_seconds
         wait_seconds = self._find_restart_wait(container)
-        if wait_seconds > 0:
-            sentence = (
-                f"{what}; it was started a short time ago, so it is restarted in"
-                f" {format_seconds(wait_seconds)} if that is still so"
-            )
-            self._say(False, "RestartHeld", sentence)
-            return min(wait_seconds, self._pace.look_seconds)
+        held = words.tell_held_restart(container, need, wait_seconds)
+        if held is not None:
+            self._show(held)
+            return self._pace.look_seconds
         self._restarted_at = self._clock()
         if container.owner:
             # Started again by the engine it would stand beside the one that its owner makes.
@@ -226,12 +198,11 @@ class Supervisor:
         if follows(container, wanted, found):
             self._say_well(f"container {container.name} runs {image} as git says")
         elif self._notes.failed == wanted:
-            self._say_failed(container)
+            self._show(words.tell_failure(container, wanted, self._notes.failure))
         elif hindrance := find_hindrance(container, wanted):
-            sentence = f"container {container.name} does not run {_describe(wanted)}, and cannot"
-            self._say(False, "NotReplaceable", f"{sentence} be replaced, because {hindrance}")
-        elif because := sight.hold or sight.obstacle:
-            self._say_held(wanted, sight, because)
+            self._show(words.tell_hindrance(container, wanted, hindrance))
+        elif held := words.tell_held_update(wanted, sight):
+            self._show(held)
         else:
             return await self._prepare(engine, container, wanted, image, found)
         return self._pace.look_seconds
@@ -315,10 +286,11 @@ class Supervisor:
         if failure:
             self._blame(failure)
         is_begun = new.has_run or not old.is_running
-        because = sight.hold or sight.obstacle
-        if verdict is Verdict.OPEN and wanted is not None and not is_begun and because is not None:
-            self._say_held(wanted, sight, because)
-            return None
+        if verdict is Verdict.OPEN and wanted is not None and not is_begun:
+            held = words.tell_held_update(wanted, sight)
+            if held is not None:
+                self._show(held)
+                return None
         return verdict
 
     def _has_waited_too_long(self) -> bool:
@@ -333,25 +305,13 @@ class Supervisor:
 
     # --- words and calls ------------------------------------------------------------------------
 
-    def _say_failed(self, container: Container) -> None:
-        wanted = self._notes.failed or ServerSpec()
-        self._say(
-            False,
-            "ServerUpdateFailed",
-            f"{_describe(wanted)} did not come up: {self._notes.failure}; container"
-            f" {container.name} runs {container.image} as before, until git says otherwise",
-        )
-
-    def _say_held(self, wanted: ServerSpec, sight: ServerSight, because: str) -> None:
-        """Say what an update waits for; what a person asked for is no trouble."""
-        is_asked_for = sight.hold is not None
-        self._say(is_asked_for, "UpdateHeld", f"{_describe(wanted)} waits: {because}")
-
     def _say_well(self, sentence: str) -> None:
         self._say(True, "AsExpected", sentence)
 
     def _say(self, holds: bool, reason: str, sentence: str) -> None:
-        condition = Condition(SERVER_SUPERVISED, holds, reason, sentence)
+        self._show(Condition(SERVER_SUPERVISED, holds, reason, sentence))
+
+    def _show(self, condition: Condition) -> None:
         if (condition.holds, condition.reason) != (self.condition.holds, self.condition.reason):
             self._wake()
         self.condition = condition
@@ -368,11 +328,3 @@ class Supervisor:
         """Make a change and say in the log that it was made."""
         await self._ask(call)
         _log.info("%s", done)
-
-
-def _describe(wanted: ServerSpec) -> str:
-    """Return what git says of the server in words."""
-    flags = "without flags of its own" if wanted.flags == () else " ".join(wanted.flags or ())
-    if wanted.image is None:
-        return f"the server {flags}" if wanted.flags == () else f"the server with {flags}"
-    return f"{wanted.image} {flags}".rstrip()
