@@ -64,6 +64,5 @@ EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
   CMD ["/opt/reconciler/bin/python", "-I", "/opt/reconciler/livez.py"]
-# What the agent writes is for its group, the model server's, and for nobody else.
-ENTRYPOINT ["/bin/sh", "-c", "umask 027 && exec reconciler \"$@\"", "reconciler"]
+ENTRYPOINT ["reconciler"]
 CMD ["run"]
