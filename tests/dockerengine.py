@@ -96,7 +96,7 @@ class Box:
                 self.process.kill()
                 self.process.wait(5)
             self.process = None
-        if self.status == "running":
+        if self.status in ("running", "restarting"):
             self.status, self.exit_code = "exited", 143
 
     def describe(self) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Server(Protocol):
     def status(self) -> str: ...
     @property
     def reference(self) -> str: ...
+    @property
+    def started_at(self) -> str: ...
 
 
 class Host(Protocol):
@@ -102,7 +104,7 @@ class Node:
         """What the agent's tick would say of the server that listens now."""
         for box in self.engine.labelled(LABEL):
             if box.status == "running" and not box.reference.endswith(_MUTE):
-                return replace(self.sight, connection=hash(box.id))
+                return replace(self.sight, connection=hash((box.id, box.started_at)))
         return replace(self.sight, serves_proven=False, connection=None)
 
     @property

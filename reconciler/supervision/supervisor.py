@@ -138,6 +138,8 @@ class Supervisor:
         if sight is None:
             return self._pace.look_seconds
         if sight.need is not None:
+            if self._restarted_at is not None and not self._is_of_now(sight):
+                return self._pace.look_seconds
             return await self._restart(engine, container, sight.need)
         if self._may_follow and sight.wanted is not None:
             return await self._follow(engine, container, sight, sight.wanted)
@@ -165,8 +167,13 @@ class Supervisor:
                 f"restarted container {container.name} ({need.reason})",
                 lambda: engine.restart(container),
             )
+        self._old_connection = self._connection
         self._say(True, "ServerRestarted", f"container {container.name} was restarted")
         return self._pace.look_seconds
+
+    def _is_of_now(self, sight: ServerSight) -> bool:
+        """Whether this was seen of the server as it runs now, and not of the one before."""
+        return sight.connection not in (None, self._old_connection)
 
     def _find_restart_wait(self, container: Container) -> float:
         """Return how long the gap to the last start lasts, by the engine's memory and by ours.
@@ -201,7 +208,7 @@ class Supervisor:
             self._show(words.tell_failure(container, wanted, self._notes.failure))
         elif hindrance := find_hindrance(container, wanted):
             self._show(words.tell_hindrance(container, wanted, hindrance))
-        elif held := words.tell_held_update(wanted, sight):
+        elif held := words.tell_held_update(wanted, sight, container):
             self._show(held)
         else:
             return await self._prepare(engine, container, wanted, image, found)
@@ -280,14 +287,14 @@ class Supervisor:
             old,
             new,
             wanted=wanted,
-            serves=sight.serves_proven and sight.connection != self._old_connection,
+            serves=sight.serves_proven and self._is_of_now(sight),
             is_overdue=self._has_waited_too_long(),
         )
         if failure:
             self._blame(failure)
         is_begun = new.has_run or not old.is_running
         if verdict is Verdict.OPEN and wanted is not None and not is_begun:
-            held = words.tell_held_update(wanted, sight)
+            held = words.tell_held_update(wanted, sight, old)
             if held is not None:
                 self._show(held)
                 return None

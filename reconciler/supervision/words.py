@@ -53,9 +53,14 @@ def tell_held_restart(
     return Condition(SERVER_SUPERVISED, False, "RestartHeld", sentence)
 
 
-def tell_held_update(wanted: ServerSpec, sight: ServerSight) -> Condition | None:
-    """Say what an update waits for, if anything; what a person asked for is no trouble."""
-    because = sight.hold or sight.obstacle
+def tell_held_update(
+    wanted: ServerSpec, sight: ServerSight, container: Container
+) -> Condition | None:
+    """Say what an update waits for, if anything; what a person asked for is no trouble.
+
+    A server that ends again and again serves nothing that could be lost: an update may cure it.
+    """
+    because = sight.hold or (None if container.state == "restarting" else sight.obstacle)
     if because is None:
         return None
     is_asked_for = sight.hold is not None

@@ -198,6 +198,16 @@ async def test_an_update_waits_for_its_time(
         await node.until_settled(NEW, "AsExpected")
 
 
+async def test_a_server_that_ends_again_and_again_may_be_cured_by_an_update(
+    node: Node, engine: DockerEngine
+) -> None:
+    engine.labelled(LABEL)[0].status = "restarting"
+    node.wants(NEW)
+    node.sight = replace(node.sight, obstacle="what the server serves is not known")
+    async with node.running():
+        await node.until_settled(NEW, "AsExpected")
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -232,6 +242,23 @@ async def test_a_server_that_only_a_restart_helps_is_restarted_once(
         "restarted in 9 min" in condition.sentence
     )
     assert engine.changes == [("restart", "serving")]
+
+
+async def test_what_a_server_needed_before_its_restart_is_not_held_against_it(
+    node: Node, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick that has not heard of the server since still says what it said before."""
+    node.sight = replace(CALM, need=POISONED)
+    monkeypatch.setattr(node, "look", lambda: node.sight)
+    async with node.running():
+        await node.until_says("ServerRestarted")
+        node.sight = replace(node.sight, connection=None, serves_proven=False)
+        await asyncio.sleep(0.2)
+        assert node.condition.reason == "ServerRestarted"
+        assert engine.changes == [("restart", "serving")]
+        node.sight = replace(node.sight, connection=2)
+        await node.until(lambda: len(engine.changes) == 2)
+    assert engine.changes == [("restart", "serving")] * 2
 
 
 async def test_a_server_that_has_just_started_is_not_restarted_by_another_agent(

@@ -37,6 +37,7 @@ class Seen:
     name: str
     status: str
     reference: str
+    started_at: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class RealHost:
                 item["Name"].removeprefix("/"),
                 item["State"]["Status"],
                 item["Config"]["Image"],
+                item["State"]["StartedAt"],
             )
             for item in json.loads(done.stdout)
         ]
