@@ -69,7 +69,10 @@ def judge(
     is_what_git_wants = wanted is not None and follows(new, wanted, None)
     if not is_what_git_wants or is_given_up or not is_connected(new, old):
         return Verdict.BAD, ""
-    if new.restarts >= MAX_RESTARTS or (new.has_run and not new.is_running):
+    if new.restarts >= MAX_RESTARTS:
+        # Its exit code is there only between two tries.
+        return Verdict.BAD, f"the server ended {new.restarts} times in a row"
+    if new.has_run and not new.is_running:
         return Verdict.BAD, f"the server ended with code {new.exit_code}"
     if is_overdue:
         return Verdict.BAD, "it did not serve what was served in time"

@@ -168,7 +168,7 @@ async def test_an_image_is_replaced_with_all_that_was_given(node: Node, real: Re
     ("image", "words"),
     [
         (UNSTARTABLE, "Docker would not start container serving.next"),
-        (ENDING, "the server ended with code 1"),
+        (ENDING, "times in a row"),
     ],
 )
 async def test_an_image_that_does_not_come_up_is_taken_back(
