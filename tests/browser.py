@@ -96,7 +96,7 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait_for(self, expression: str, deadline_seconds: float = 20.0) -> None:
+    def wait_for(self, expression: str, deadline_seconds: float = 60.0) -> None:
         """Wait until a JavaScript expression is true."""
         end = time.monotonic() + deadline_seconds
         while not self.evaluate(f"Boolean({expression})"):

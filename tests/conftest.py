@@ -1,6 +1,10 @@
-"""Options that pytest must know before it collects any folder."""
+"""What holds for all tests: options, and no test that fails because a machine is slow."""
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("slow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("slow")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

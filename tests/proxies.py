@@ -20,7 +20,7 @@ from reconciler.ingress.nginx import render_nginx
 from reconciler.ingress.proxy import Frontend
 from reconciler.ingress.routes import Routes
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 RENDERERS: dict[str, Callable[[Routes, Frontend], str]] = {
     "nginx": render_nginx,
     "haproxy": render_haproxy,

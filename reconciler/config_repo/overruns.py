@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 
 from reconciler.config_repo.assemble import Fleet
 from reconciler.model import Deployment, Group, Problem
-from reconciler.planning.placement import find_holders
 from reconciler.planning.wording import format_bytes, join_words
 
 _NAMED = 3
@@ -55,7 +54,7 @@ def _place(fleet: Fleet, group: Group) -> dict[str, list[Deployment]]:
         if group.membership is not None:
             holders: tuple[str, ...] = ("",) if deployment.replicas is None else ()
         else:
-            holders = find_holders(deployment, group)
+            holders = fleet.place(group).holders[deployment.path]
         for node in holders:
             placed.setdefault(node, []).append(deployment)
     return placed

@@ -33,6 +33,8 @@ class Telling:
     path: str
     source: str
     description: str
+    version: int | None
+    """The version that git names, by a lock or a pin."""
     stop: bool
     holders: tuple[str, ...]
     """The nodes that are to serve it, by what this one knows; empty where nobody is."""
@@ -103,12 +105,14 @@ def _read(report: Mapping[str, Any]) -> Answer:
 
 
 def _telling(item: Mapping[str, Any]) -> Telling:
+    locked = item.get("locked_version")
     return Telling(
         group=_text(item["group"]),
         model=_text(item["model"]),
         path=_text(item["path"]),
         source=_text(item["source"]),
         description=_text(item["description"]),
+        version=_maybe(item["pinned_version"] if locked is None else locked, _integer),
         stop=_flag(item["stop"]),
         holders=_all(item.get("holders", []), _text),
         phase=Phase(item["phase"]),

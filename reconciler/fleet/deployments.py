@@ -67,7 +67,7 @@ def _roll_up(
         *(_stand(name, Role.LEAVING, found.tellings[name], nodes[name]) for name in leaving),
     )
     word: ExpectedDeployment | Telling = found.expected or found.tellings[voter]
-    wanted = () if word.stop else _find_wanted(found, standings)
+    wanted = () if word.stop else _find_wanted(word.version, standings)
     view = DeploymentView(
         group=key[0],
         model=key[1],
@@ -150,9 +150,9 @@ def _stand(name: str, role: Role, telling: Telling | None, node: Node | None) ->
     )
 
 
-def _find_wanted(found: _Gathered, standings: Iterable[Standing]) -> tuple[int, ...]:
-    if found.expected is not None and found.expected.version is not None:
-        return (found.expected.version,)
+def _find_wanted(named: int | None, standings: Iterable[Standing]) -> tuple[int, ...]:
+    if named is not None:
+        return (named,)
     holders = (standing for standing in standings if standing.role is Role.HOLDER)
     return tuple(sorted({s.wanted_version for s in holders if s.wanted_version is not None}))
 

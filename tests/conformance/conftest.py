@@ -14,7 +14,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     if command:
         pace = Pace(poll_seconds=1, patience_seconds=60, blocked_seconds=3.5)
     else:
-        pace = Pace(poll_seconds=0.05, patience_seconds=20, blocked_seconds=0.3)
+        pace = Pace(poll_seconds=0.05, patience_seconds=60, blocked_seconds=0.3)
     server = Server(command or STANDIN, tmp_path, pace, is_standin=not command)
     yield server
     server.stop()

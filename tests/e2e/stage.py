@@ -23,7 +23,7 @@ from tests.bucket import FakeBucket, read_files
 from tests.gitserver import IDENTITY, ConfigRemote
 from tests.savedmodels import Fault, write_savedmodel
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 _NAMES = itertools.count(1)
 _MODEL_SERVER = [sys.executable, "-m", "reconciler.cli.main", "dev", "tf-serving"]
 GROUP = "nodes: [node]\n"

@@ -266,7 +266,7 @@ def test_a_model_that_kills_the_server_while_it_loads_is_given_time(node: Stage)
 
 def test_a_server_that_hangs_in_a_reload_is_reported_and_others_serve(node: Stage) -> None:
     """A new model that takes long blocks every change; that is the server's way."""
-    node.publish("similar", 1, load_seconds=3)
+    node.publish("similar", 1, load_seconds=6)
     node.commit(deployment("similar", 1))
     node.wait_phase("similar", "Deploying", "Loading")
     assert node.serving("ranker") == {1}

@@ -6,8 +6,6 @@ Each version answers y = x + 10 * version, so an answer names the version that g
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from tests.bucket import read_files
 from tests.e2e.stage import GROUP, Stage, deployment, wait_until
 from tests.e2e.test_predictions import Client, asking
@@ -52,7 +50,6 @@ def wait_for_answers(client: Client, more: int = 50) -> None:
     wait_until(lambda: client.answers > enough, f"{more} more answers")
 
 
-@pytest.mark.timeout(180)
 def test_only_a_version_that_passes_is_ever_met(make_stage: Callable[..., Stage]) -> None:
     node = make_stage(predict=True)
     slow = predict_log("slow", x=[1.0], seconds=0.5)
@@ -93,7 +90,6 @@ def test_only_a_version_that_passes_is_ever_met(make_stage: Callable[..., Stage]
     assert TRIAL not in node.config_file.read_text()
 
 
-@pytest.mark.timeout(120)
 def test_a_trial_survives_the_end_of_its_agent_and_of_its_server(
     make_stage: Callable[..., Stage],
 ) -> None:

@@ -85,7 +85,7 @@ def asking(*clients: Client) -> Iterator[None]:
             thread.join(30)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_predictions_never_fail_through_fifty_switches_and_a_bad_version(
     make_stage: Callable[..., Stage],
 ) -> None:

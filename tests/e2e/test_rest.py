@@ -15,7 +15,6 @@ from tests.faultproxy import run_proxy
 TICKS = 1000
 
 
-@pytest.mark.timeout(180)
 async def test_a_thousand_ticks_write_nothing_ask_nothing_and_say_nothing(
     make_stage: Callable[..., Stage],
     endpoint: str,

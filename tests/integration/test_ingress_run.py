@@ -152,7 +152,7 @@ def placed(proxy: Proxy) -> list[str]:
     return [server.node for server in read_head(proxy.file.read_text()).get("ranker", ())]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["nginx", "haproxy"])
 def test_no_request_fails_while_a_model_moves_from_node_to_node_and_back(
     kind: str, nodes: tuple[ModelServer, ModelServer], tmp_path: Path

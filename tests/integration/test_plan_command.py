@@ -274,6 +274,6 @@ def test_a_bucket_that_never_answers_does_not_hold_the_plan_up(
     with socket.create_server(("127.0.0.1", 0)) as server:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", endpoint)
-        available = list_all([answered, silent], deadline_seconds=1.0)
+        available = list_all([answered, silent], deadline_seconds=3.0)
     assert available.listings.keys() == {answered}
     assert available.troubles[silent].reason == "ListingFailed"

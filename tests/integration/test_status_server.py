@@ -423,7 +423,7 @@ async def test_the_page_and_its_files_come_from_the_node_itself(node: Node) -> N
 
 async def test_a_port_that_is_taken_is_a_sentence_and_not_a_crash(tmp_path: Path) -> None:
     board = StatusBoard(
-        Journal(tmp_path / "h"), Metrics("0"), lambda: None, heartbeat_limit_seconds=1
+        Journal(tmp_path / "h"), Metrics("0"), lambda: None, heartbeat_limit_seconds=60
     )
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -441,7 +441,7 @@ async def test_signals_stay_with_the_agent_and_a_cancelled_server_leaves_nothing
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
     board = StatusBoard(
-        Journal(tmp_path / "h"), Metrics("0"), lambda: None, heartbeat_limit_seconds=1
+        Journal(tmp_path / "h"), Metrics("0"), lambda: None, heartbeat_limit_seconds=60
     )
     server = StatusServer(board, "127.0.0.1:0")
     port = server.port

@@ -98,7 +98,7 @@ class Watch:
         truth = self._truths[node.name]
         self._see_serving(node, truth)
         for model in node.server.lost:
-            self._check_floor(node, model, truth.decisions.get(model))
+            self._check_floor(node, model, truth.decisions.pop(model, None))
         node.server.lost.clear()
         self._note_decisions(node, commit, made, truth)
         self._check_quota(node, made)
@@ -126,7 +126,10 @@ class Watch:
             for model, serving in node.server.serving.items():
                 ask = step.request.config.get(model)
                 if not serving or (ask is not None and ask.versions & serving):
+                    truth.decisions.pop(model, None)
                     continue
+                if model in truth.decisions:
+                    continue  # it is on its way out; a newer commit does not hold that up
                 moved_at = made.memory.of(model).moved_at
                 waited = simulation.now + node.traits.clock_seconds - (moved_at or 0.0)
                 timeout_seconds = simulation.setup.policy.handover_timeout_seconds

@@ -217,7 +217,7 @@ EXAMPLE = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(path=st.sampled_from(sorted(EXAMPLE)), data=st.data())
 def test_whatever_one_file_becomes_the_others_stay_as_they_are(
     path: str, data: st.DataObject

@@ -247,7 +247,7 @@ anything = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=anything, kind=st.sampled_from(Kind))
 @example(data=b"\xef\xbb\xbf", kind=Kind.FLEET)
 @example(data=b"{1: 2, [a]: b}", kind=Kind.FLEET)
@@ -273,7 +273,7 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(value=plain)
 def test_json_is_yaml_and_is_read_as_it_is(value: object) -> None:
     text = read_yaml(json.dumps(value, ensure_ascii=False).encode())

@@ -145,6 +145,16 @@ def test_while_a_model_moves_the_old_node_counts_beside_the_new_one() -> None:
     assert view.state is FleetState.WELL
 
 
+def test_the_version_in_git_counts_where_no_node_that_is_to_serve_it_answers() -> None:
+    leaving = outcome("ranker", Phase.STOPPING, None, (42,), reason="HandingOver")
+    leaving = replace(leaving, deployment=replace(leaving.deployment, version=42))
+    never = Sighting(Target("search-2:8080", "search-2", "search"), trouble=GONE)
+    last = seen(report("search-1", (), {"ranker": ["search-2"]}, removals=[leaving]))
+    ranker = only(view_of(last, never))
+    assert (ranker.phase, ranker.wanted_versions) == (FleetPhase.UNKNOWN, (42,))
+    assert (ranker.wanted_replicas, ranker.available_replicas) == (1, 1)
+
+
 def test_what_a_dead_node_was_to_serve_is_unknown_there() -> None:
     dead = seen(report("search-2", [outcome("ranker")], BOTH), trouble=GONE, answered_at=60.0)
     view = view_of(WELL_1, dead)
@@ -488,7 +498,7 @@ def _fleets(draw: st.DrawFn) -> tuple[list[Sighting], Expected | None]:
 
 
 @given(_fleets())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_is_seen_the_view_claims_no_more_than_that(
     fleet: tuple[list[Sighting], Expected | None],
 ) -> None:

@@ -594,7 +594,7 @@ _ACTIONS = st.lists(
 
 
 @given(actions=_ACTIONS, bad=st.sets(st.sampled_from([("a@golden", 2), ("a", 3)])))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_happens_nobody_reaches_an_untried_version(
     actions: list[str], bad: set[tuple[str, int]]
 ) -> None:

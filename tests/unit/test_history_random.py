@@ -206,7 +206,7 @@ def check_chain(entries: list[Entry], path: str) -> None:
         assert newer.before == older.after
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(history=histories)
 @example(  # the branch takes the lock away for which main adds the deployment
     history=[

@@ -196,7 +196,7 @@ class Flapping(RuleBasedStateMachine):
         assert self.tracker.members == members(NODES)
 
 
-Flapping.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+Flapping.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestFlapping = Flapping.TestCase
 
 

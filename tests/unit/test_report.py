@@ -70,7 +70,7 @@ _reports = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_reports)
 def test_a_rendered_report_is_what_the_schema_describes(report: NodeReport) -> None:
     rendered = json.loads(json.dumps(render(report), allow_nan=False))

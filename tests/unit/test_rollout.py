@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.model import Ask, Served, State, Strategy, VersionStatus
@@ -372,7 +372,7 @@ class Wish:
 wishes = st.builds(Wish, st.integers(1, 5), st.none() | st.integers(1, 5))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(
     bad=st.sets(st.integers(2, 5), max_size=3),
     history=st.lists(st.tuples(wishes, st.integers(1, 40)), min_size=1, max_size=8),
