@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format unit integration conformance e2e protocol system-packages clean
+.PHONY: demo test check format unit integration conformance e2e swarm protocol system-packages docker-packages \
+  clean
 
 demo: $(VENV)/.demo
 	$(BIN)/reconciler demo $(ARGS)
@@ -21,7 +22,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-unit integration conformance e2e: $(VENV)/.test
+unit integration conformance e2e swarm: $(VENV)/.test
 	$(BIN)/python -m pytest tests/$@ $(ARGS)
 
 protocol: $(VENV)/.test
@@ -39,16 +40,25 @@ $(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@ $(VENV)/.demo
 
-# For the tests of the page, of git over ssh, of signed commits and of ingress, which are skipped without them (Debian,
-# as root). nginx and haproxy are wanted as commands: a policy of its own keeps Debian from starting them as services.
+# For the tests of the page, of git over ssh, of signed commits, of ingress and of the alert rules, which are skipped
+# without them (Debian, as root). nginx, haproxy and prometheus (for promtool) are wanted as commands: a policy of its
+# own keeps Debian from starting them as services.
 POLICY := /usr/sbin/policy-rc.d
-system-packages:
+define install
 	apt-get update --quiet
 	if [ ! -e $(POLICY) ]; then \
 	  trap 'rm -f $(POLICY)' EXIT; printf '#!/bin/sh\nexit 101\n' >$(POLICY); chmod +x $(POLICY); \
 	fi; \
-	apt-get install --yes --no-install-recommends \
-	  chromium git gnupg haproxy nginx openssh-client openssh-server
+	apt-get install --yes --no-install-recommends
+endef
+system-packages:
+	$(install) \
+	  chromium git gnupg haproxy nginx openssh-client openssh-server prometheus
+	mkdir -p /run/sshd
+
+# For tests/swarm, which starts engines of its own and is skipped without them (Debian, as root).
+docker-packages:
+	$(install) debootstrap docker.io iproute2 iptables openssh-server util-linux
 	mkdir -p /run/sshd
 
 clean:

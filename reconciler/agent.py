@@ -18,9 +18,11 @@ from reconciler import __version__, memory_file, pause_file
 from reconciler.apply import Hands, PolledFile
 from reconciler.errors import ReconcilerError
 from reconciler.herald import Herald
+from reconciler.logs import about, turn_to
 from reconciler.model import Condition, Local, Phase, Progress, Query, Served, Unavailable
 from reconciler.planning.conditions import GIT_REACHABLE, MODELS_INTACT
 from reconciler.planning.events import (
+    Event,
     Fetched,
     FetchFailed,
     Reloaded,
@@ -34,6 +36,7 @@ from reconciler.planning.outcome import SERVER_UNREACHABLE
 from reconciler.planning.plan import plan
 from reconciler.planning.restart import find_restart_config
 from reconciler.planning.steps import Limits, Plan, World
+from reconciler.planning.supervision import sight_server
 from reconciler.planning.trial_names import trial_name
 from reconciler.serving.client import SERVER_SILENT, ServingClient
 from reconciler.serving.config_file import parse, read_own, read_text, write_config
@@ -45,6 +48,8 @@ from reconciler.status.metrics import Metrics
 from reconciler.status.peers import Badge, describe_namesake
 from reconciler.store.collect import clear_leftovers
 from reconciler.store.store import Store
+from reconciler.supervision.supervisor import Supervisor
+from reconciler.tracing import Tracing
 from reconciler.watches import Watches, sleep_until
 
 _log = logging.getLogger(__name__)
@@ -61,12 +66,13 @@ _SERVER_PATIENCE_SECONDS = 10.0
 class Agent:
     """One node's agent."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
         self._settings = settings
+        self._tracing = tracing or Tracing()
         self._clock = time.monotonic
         self._wake = asyncio.Event()
         badge = Badge(settings.node, secrets.token_hex(8))
-        sources = Sources()
+        sources = Sources(settings.user_project)
         self.metrics = Metrics(__version__)
         self.watches = Watches(
             settings,
@@ -75,6 +81,7 @@ class Agent:
             clock=self._clock,
             wake=self._wake.set,
             note_fetch=self.metrics.note_fetch,
+            tracing=self._tracing,
         )
         self._store = Store(settings.models_dir, connections=settings.connections)
         self._config_file = settings.serving_config_file
@@ -100,11 +107,17 @@ class Agent:
             reload_deadline_seconds=settings.reload_deadline,
             wake=self._wake.set,
             count_bytes=self.metrics.count_downloaded,
+            tracing=self._tracing,
         )
         self._limits = Limits(
             settle_seconds=settings.settle,
             poll_seconds=settings.serving_poll,
             is_file_driven=settings.serving_mode == "file",
+        )
+        self._supervisor = (
+            None
+            if settings.supervise == "off"
+            else Supervisor(settings, clock=self._clock, wake=self._wake.set)
         )
         self._memory, self._applied = memory_file.load(self._memory_path)
         self._looking: asyncio.Task[Served] | None = None
@@ -118,9 +131,11 @@ class Agent:
     async def tick(self) -> None:
         """Look at everything once, plan, carry out what is new, and say so."""
         begun_at = self._clock()
-        self._fold_events()
+        self._tracing.begin_look()
         git = self.watches.git
         desired = git.desired
+        turn_to(commit=desired.commit.id if desired else None)
+        self._fold_events()
         self.watches.want_members(desired)
         if desired is None:
             trouble = git.trouble or Unavailable("Starting", "the config repo is being read")
@@ -150,8 +165,13 @@ class Agent:
             peers=self.watches.peers.peers,
             namesake=self._find_namesake(),
             members_trouble=self.watches.find_members_trouble(desired),
+            supervised=self._supervisor.condition if self._supervisor else None,
         )
-        newest = plan(world, self._memory, self._limits, self._clock())
+        now = self._clock()
+        with self._tracing.span("plan"):
+            newest = plan(world, self._memory, self._limits, now)
+        if self._supervisor is not None:
+            self._supervisor.note(sight_server(world, newest, self._limits, now))
         done = await self._hands.carry_out(newest)
         self.plan, self._memory = newest, newest.memory
         for query, wait_seconds in newest.relist.items():
@@ -161,31 +181,42 @@ class Agent:
             self._applied = desired.commit
         self._remember()
         await self._herald.tell(world, newest, done, self._applied)
+        self._tracing.end_look(
+            newest.steps,
+            is_moving=self._hands.busy or newest.in_motion or not self.watches.answered,
+            commit=desired.commit.id,
+            settled=newest.settled,
+        )
         self.metrics.observe_tick(self._clock() - begun_at)
 
     def _fold_events(self) -> None:
         for event in self._hands.take_events():
             self._memory = fold(self._memory, event, self._clock())
-            match event:
-                case Fetched(model, version):
-                    _log.info("installed %s %s", model, version)
-                case FetchFailed(model, version, _, reason, sentence):
-                    self.metrics.count_download_error(reason)
-                    _log.warning("%s %s: %s", model, version, sentence)
-                    desired = self.watches.git.desired
-                    for deployment in desired.deployments if desired else ():
-                        if deployment.model == model:
-                            self.watches.buckets.hasten_source(deployment.source)
-                case Tried(model, version, _, count):
-                    asked = "1 golden request" if count == 1 else f"{count} golden requests"
-                    _log.info("%s %s answered its %s", model, version, asked)
-                case TrialFailed(model, version, _, sentence):
-                    _log.warning("%s %s failed its golden requests: %s", model, version, sentence)
-                case Reloaded():
-                    self.metrics.count_reload("OK")
-                case ReloadFailed(_, code, message):
-                    self.metrics.count_reload(code)
-                    _log.warning("TensorFlow Serving answered a reload: %s: %s", code, message)
+            model, version = getattr(event, "model", None), getattr(event, "version", None)
+            with about(model=model, version=version):
+                self._tell_event(event)
+
+    def _tell_event(self, event: Event) -> None:
+        match event:
+            case Fetched(model, version):
+                _log.info("installed %s %s", model, version)
+            case FetchFailed(model, version, _, reason, sentence):
+                self.metrics.count_download_error(reason)
+                _log.warning("%s %s: %s", model, version, sentence)
+                desired = self.watches.git.desired
+                for deployment in desired.deployments if desired else ():
+                    if deployment.model == model:
+                        self.watches.buckets.hasten_source(deployment.source)
+            case Tried(model, version, _, count):
+                asked = "1 golden request" if count == 1 else f"{count} golden requests"
+                _log.info("%s %s answered its %s", model, version, asked)
+            case TrialFailed(model, version, _, sentence):
+                _log.warning("%s %s failed its golden requests: %s", model, version, sentence)
+            case Reloaded():
+                self.metrics.count_reload("OK")
+            case ReloadFailed(_, code, message):
+                self.metrics.count_reload(code)
+                _log.warning("TensorFlow Serving answered a reload: %s: %s", code, message)
 
     def _want_listings(self, local: Local) -> None:
         desired = self.watches.git.desired
@@ -281,6 +312,8 @@ class Agent:
             group.create_task(self._client.watch_connection(), name="connection")
             group.create_task(self._verify_installed(), name="verify")
             group.create_task(self._tick_for_ever(), name="ticks")
+            if self._supervisor is not None:
+                group.create_task(self._supervisor.run(), name="supervision")
             for other in others:
                 group.create_task(other)
 
@@ -290,7 +323,7 @@ class Agent:
         await self.start()
         connection = asyncio.create_task(self._client.watch_connection())
         try:
-            await self.watches.git.poll()
+            await self.watches.fetch_git()
             await self._verify_installed()
             while True:
                 was_known = self.watches.git.desired is not None
@@ -328,7 +361,10 @@ class Agent:
         for model, versions in local.versions.items():
             for version, found in versions.items():
                 if found.digest is not None and not await self._store.verify(model, version):
-                    _log.warning("%s %s on disk is damaged and is fetched again", model, version)
+                    with about(model=model, version=version):
+                        _log.warning(
+                            "%s %s on disk is damaged and is fetched again", model, version
+                        )
                     self._wake.set()
 
     async def _tick_for_ever(self) -> None:
@@ -347,4 +383,5 @@ class Agent:
             await asyncio.wait({self._looking})
         await self.watches.close()
         await self._hands.close()
+        await asyncio.to_thread(self._tracing.close)
         await self._client.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from reconciler.errors import ReconcilerError
+from reconciler.logs import Note, about
 from reconciler.model import Progress, ServerConfig
 from reconciler.planning.events import (
     Event,
@@ -25,13 +26,13 @@ from reconciler.planning.events import (
     TrialFailed,
     Tried,
 )
-from reconciler.planning.rollout import Request
 from reconciler.planning.steps import (
     Configure,
     Fetch,
     Plan,
     RemoveStaging,
     RemoveVersion,
+    Step,
     Try,
     WriteConfig,
 )
@@ -44,6 +45,7 @@ from reconciler.store.collect import remove_model_folder, remove_staging, remove
 from reconciler.store.layout import version_folder
 from reconciler.store.store import Store
 from reconciler.threads import run_beside
+from reconciler.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +98,7 @@ class Hands:
     reload_deadline_seconds: float
     wake: Callable[[], None]
     count_bytes: Callable[[int], None]
+    tracing: Tracing = field(default_factory=Tracing)
     _downloads: dict[tuple[str, int], _Download] = field(default_factory=dict)
     _reload: asyncio.Task[None] | None = None
     _trial: _Trial | None = None
@@ -116,30 +119,43 @@ class Hands:
         events, self._events = self._events, []
         return events
 
-    async def carry_out(self, plan: Plan) -> list[str]:
+    async def carry_out(self, plan: Plan) -> list[Note]:
         """Carry out `plan` and return a sentence for each thing that was done at once."""
-        done: list[str] = []
+        done: list[Note] = []
         self._set_downloads([step for step in plan.steps if isinstance(step, Fetch)])
         self._set_trial(next((step for step in plan.steps if isinstance(step, Try)), None))
         for step in plan.steps:
-            try:
-                match step:
-                    case WriteConfig(config):
-                        await asyncio.to_thread(write_config, self.config_file, config, self.base)
-                    case Configure(request, reason):
-                        self._send(request)
-                        done.append(f"asks TensorFlow Serving: {reason}")
-                    case RemoveVersion(model, version, reason):
-                        await asyncio.to_thread(self._remove, step)
-                        done.append(f"removed {model} {version} from disk: {reason}")
-                    case RemoveStaging(model, version, digest):
-                        models_dir = self.store.models_dir
-                        await asyncio.to_thread(remove_staging, models_dir, model, version, digest)
-                    case Fetch() | Try():
-                        pass
-            except (OSError, ReconcilerError) as error:
-                _log.warning("%s failed and is tried again: %s", type(step).__name__, error)
+            facts = _facts_of(step)
+            with about(**facts):
+                try:
+                    sentence = await self._do(step)
+                except (OSError, ReconcilerError) as error:
+                    _log.warning("%s failed and is tried again: %s", type(step).__name__, error)
+                else:
+                    done += [Note(sentence, facts)] if sentence else []
         return done
+
+    async def _do(self, step: Step) -> str | None:
+        """Do a step that is done at once, and return the sentence about it, if it is worth one."""
+        facts = _facts_of(step)
+        match step:
+            case WriteConfig(config):
+                with self.tracing.span("write config"):
+                    await asyncio.to_thread(write_config, self.config_file, config, self.base)
+            case Configure(_, reason):
+                self._send(step)
+                return f"asks TensorFlow Serving: {reason}"
+            case RemoveVersion(model, version, reason):
+                with self.tracing.span("remove", **facts):
+                    await asyncio.to_thread(self._remove, step)
+                return f"removed {model} {version} from disk: {reason}"
+            case RemoveStaging(model, version, digest):
+                with self.tracing.span("remove download", **facts):
+                    models_dir = self.store.models_dir
+                    await asyncio.to_thread(remove_staging, models_dir, model, version, digest)
+            case Fetch() | Try():
+                pass
+        return None
 
     def _remove(self, step: RemoveVersion) -> None:
         remove_version(self.store.models_dir, step.model, step.version)
@@ -173,8 +189,9 @@ class Hands:
                 download.progress = progress
 
         try:
-            source = await run_beside(lambda: self.sources.open(snapshot.source), "open source")
-            await self.store.fetch(model, snapshot, source, show, sha256=step.sha256)
+            with self.tracing.span("download", **_facts_of(step)):
+                source = await run_beside(lambda: self.sources.open(snapshot.source), "open source")
+                await self.store.fetch(model, snapshot, source, show, sha256=step.sha256)
             event: Event = Fetched(model, snapshot.version)
         except ReconcilerError as error:
             event = FetchFailed(model, snapshot.version, snapshot.digest, error.reason, str(error))
@@ -204,7 +221,10 @@ class Hands:
         try:
             folder = version_folder(self.store.models_dir, model, version)
             name = trial_name(model)
-            count = await try_version(self.address, folder, step.golden, name=name, version=version)
+            with self.tracing.span("try", **_facts_of(step)):
+                count = await try_version(
+                    self.address, folder, step.golden, name=name, version=version
+                )
             event = Tried(model, version, digest, count)
         except GoldenError as error:
             event = TrialFailed(model, version, digest, str(error))
@@ -215,15 +235,17 @@ class Hands:
             self._trial = None
             self._report(event)
 
-    def _send(self, request: Request) -> None:
+    def _send(self, step: Configure) -> None:
         if self._reload is None:
             self._events.append(ReloadStarted())
-            self._reload = asyncio.create_task(self._reload_once(request))
+            self._reload = asyncio.create_task(self._reload_once(step))
 
-    async def _reload_once(self, request: Request) -> None:
+    async def _reload_once(self, step: Configure) -> None:
+        request = step.request
         event: Event
         try:
-            await self.server.reload(request.config, self.reload_deadline_seconds)
+            with self.tracing.span("reload", why=step.reason):
+                await self.server.reload(request.config, self.reload_deadline_seconds)
             event = Reloaded(request)
         except ReloadError as error:
             event = ReloadFailed(request, error.code, str(error))
@@ -247,3 +269,14 @@ class Hands:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _facts_of(step: Step) -> dict[str, str | int]:
+    """Return what log lines and traces of a step are about."""
+    match step:
+        case Fetch(model, snapshot):
+            return {"model": model, "version": snapshot.version}
+        case RemoveVersion(model, version) | RemoveStaging(model, version) | Try(model, version):
+            return {"model": model, "version": version}
+        case Configure() | WriteConfig():
+            return {}

@@ -8,21 +8,53 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-from reconciler.errors import SettingsError
+from reconciler.errors import ReconcilerError, SettingsError
 
+FOLDER_IN_USE = "FolderInUse"
+"""Another process holds a folder that must be one's alone."""
+
+_PRIVATE_UMASK = 0o077
+_HOLDER = re.compile(r"process [0-9]+ on \S{1,255}")
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Replace the file at `path` by `content` in one step that a crash cannot cut in half."""
+def be_private() -> None:
+    """Let all that this process makes be its user's alone, where no mode is named."""
+    os.umask(_PRIVATE_UMASK)
+
+
+def make_folder(path: Path, mode: int) -> None:
+    """Make the folder at `path` with exactly `mode`; one that is there stays as it is.
+
+    Missing folders above it are made for everybody to pass: a private umask must not keep the
+    model server out of a models folder. Raises OSError.
+    """
+    if path.is_dir():
+        return
+    make_folder(path.parent, 0o755)
+    path.mkdir(exist_ok=True)
+    path.chmod(mode)
+
+
+def write_atomically(path: Path, content: bytes, mode: int | None = None) -> None:
+    """Replace the file at `path` by `content` in one step that a crash cannot cut in half.
+
+    Its mode is exactly `mode`, else what the umask leaves of 0644.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    descriptor = os.open(temporary, flags, 0o644 if mode is None else mode)
     with os.fdopen(descriptor, "wb") as file:
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -55,28 +87,42 @@ def exchange(first: Path, second: Path) -> None:
 
 
 @contextmanager
-def lock_folder(path: Path) -> Iterator[None]:
+def lock_folder(path: Path, mode: int = 0o755) -> Iterator[None]:
     """Hold the folder at `path` for this process alone, until the block or the process ends.
 
-    Two agents on one folder would undo each other's work. Raises SettingsError when another
-    process holds it, or when it cannot be made or written to.
+    Two agents on one folder would undo each other's work. The lock is the kernel's (flock), which
+    lets go of it however the process ends; the file's text is for people alone. A folder that is
+    missing is made with `mode`. Raises ReconcilerError (FOLDER_IN_USE) when another process holds
+    it, SettingsError when it cannot be made or written to.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        file = (path / ".lock").open("w")
+        make_folder(path, mode)
+        descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be used ({error.strerror}); give the agent a folder that it may write"
             " to (RECONCILER_MODELS_DIR, RECONCILER_STATE_DIR)"
         ) from None
-    with file:
+    with os.fdopen(descriptor, "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            raise SettingsError(
-                f"{path} is in use by another reconciler; stop that one or give this one"
-                " a folder of its own"
+            raise ReconcilerError(
+                f"{path} is in use by another reconciler{_name_holder(file)}; stop that one or"
+                " give this one a folder of its own",
+                FOLDER_IN_USE,
             ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
         yield
+
+
+def _name_holder(file: TextIO) -> str:
+    try:
+        text = file.read(300).strip()
+    except UnicodeDecodeError:
+        return ""
+    return f" ({text})" if _HOLDER.fullmatch(text) else ""

@@ -1,7 +1,8 @@
 """Tells people and machines what a tick found and did: the log, /status, the history.
 
 The rest of the agent decides; this module only puts it into words, and says a thing once: a line
-at INFO or above means that something changed.
+at INFO or above means that something changed. A line about a change carries the commit that asked
+for it, which may be an older one than that in force.
 """
 
 import logging
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from reconciler import __version__
 from reconciler.follow.watch import STALE
+from reconciler.logs import Note, about
 from reconciler.model import Commit, Condition, Local, Phase
 from reconciler.planning.steps import Plan, World
 from reconciler.status.board import StatusBoard
@@ -49,11 +51,12 @@ class Herald:
         )
 
     async def tell(
-        self, world: World, plan: Plan, done: Sequence[str], applied: Commit | None
+        self, world: World, plan: Plan, done: Sequence[Note], applied: Commit | None
     ) -> None:
         """Say what one tick found and what it did."""
-        for sentence in done:
-            _log.info("%s", sentence)
+        for note in done:
+            with about(**note.facts):
+                _log.info("%s", note.sentence)
         self._log_conditions(plan.conditions)
         desired = world.desired
         changes = await self._board.publish(
@@ -65,7 +68,7 @@ class Herald:
                 started_at_seconds=self._started_at_seconds,
                 generated_at_seconds=time.time(),
                 ready=True,
-                summary="; ".join(done) or _summarize(plan),
+                summary="; ".join(note.sentence for note in done) or _summarize(plan),
                 observed=desired.commit,
                 applied=applied,
                 outcomes=plan.outcomes,
@@ -81,7 +84,8 @@ class Herald:
         )
         for change in changes:
             level = logging.WARNING if change.result is Result.FAILED else logging.INFO
-            _log.log(level, "%s", _tell(change))
+            with about(commit=change.commit.id, model=change.model, version=change.to_version):
+                _log.log(level, "%s", _tell(change))
 
     def _log_conditions(self, conditions: tuple[Condition, ...]) -> None:
         """Log a condition when it begins or ceases to hold, and not in between."""

@@ -166,6 +166,41 @@ class Settings:
     )
     connections: int = _setting("Connections for downloads, over all models.", 16, kind="integer")
     tick: float = _setting("Time between two looks at a node at rest.", 2.0, kind="duration")
+    read_token_file: Path | None = _setting(
+        "File with the bearer token that every GET but /livez and /readyz must bring; this agent"
+        " shows it to the other nodes that it asks. Without it what a node says is public.",
+        None,
+        kind="path",
+    )
+    tls_cert_file: Path | None = _setting(
+        "Certificate chain of the status endpoint, PEM; read again when it changes.",
+        None,
+        kind="path",
+    )
+    tls_key_file: Path | None = _setting("Its private key, PEM.", None, kind="path")
+    tls_ca_file: Path | None = _setting(
+        "Certificates that other nodes' are signed by, PEM. Default: those of the system.",
+        None,
+        kind="path",
+    )
+    user_project: str = _setting(
+        "Google Cloud project that pays for reads of requester-pays buckets.", ""
+    )
+    pubsub_subscription: str = _setting(
+        "projects/P/subscriptions/S with the buckets' notifications, which wake the loop. It must"
+        " be this node's alone.",
+        "",
+    )
+    supervise: Literal["off", "restart", "follow"] = _setting(
+        "What the agent may do to TensorFlow Serving's container by the Docker engine: nothing,"
+        " restart it where only that helps, or also run it as the group's `serving` says.",
+        "off",
+        kind="choice:off,restart,follow",
+    )
+    supervise_label: str = _setting(
+        "The label, as name or name=value, of the one container that may be touched.",
+        "reconciler.serving",
+    )
     log_format: Literal["text", "json"] = _setting(
         "Log lines for people or for machines.", "text", kind="choice:text,json"
     )

@@ -22,7 +22,9 @@ from reconciler.policy import Policy
 from reconciler.settings import Settings
 from reconciler.sources.registry import Sources
 from reconciler.sources.watch import BucketWatch
+from reconciler.status.access import Access
 from reconciler.status.peers import Badge, PeerWatch
+from reconciler.tracing import Tracing
 
 _JITTER = 0.1
 _MIN_FETCH_GAP_SECONDS = 1.0
@@ -40,12 +42,14 @@ class Watches:
         clock: Callable[[], float],
         wake: Callable[[], None],
         note_fetch: Callable[[float], None],
+        tracing: Tracing | None = None,
     ) -> None:
         """`wake` is called when something is new, `note_fetch` with the time of each fetch."""
         self._settings = settings
         self._clock = clock
         self._wake = wake
         self._note_fetch = note_fetch
+        self._tracing = tracing or Tracing()
         self._git_due = asyncio.Event()
         self._buckets_due = asyncio.Event()
         self._members_due = asyncio.Event()
@@ -58,17 +62,19 @@ class Watches:
             interval_seconds=settings.bucket_interval,
             recheck_seconds=settings.pin_check_interval,
             clock=clock,
+            tracing=self._tracing,
         )
         self.members = MembershipWatch(
             Registries(
                 docker_host=settings.docker_host,
                 nomad_address=settings.nomad_address,
                 nomad_token_file=settings.nomad_token_file,
+                access=Access.of(settings),
             ),
             state_file=settings.state_dir / "members.json",
             clock=clock,
         )
-        self.peers = PeerWatch(badge, clock)
+        self.peers = PeerWatch(badge, clock, Access.of(settings))
 
     # --- what the tick says ---------------------------------------------------------------
 
@@ -80,6 +86,12 @@ class Watches:
         """Look at git and the buckets now."""
         self._git_due.set()
         self.buckets.hasten_all()
+        self._buckets_due.set()
+
+    def wake_sources(self, sources: Iterable[str]) -> None:
+        """Look at these sources now."""
+        for source in sources:
+            self.buckets.hasten_source(source)
         self._buckets_due.set()
 
     def want_listings(self, queries: Mapping[Query, bool]) -> None:
@@ -116,6 +128,11 @@ class Watches:
             "peers": self._follow_peers(),
         }
 
+    async def fetch_git(self) -> bool:
+        """Look at git once and return whether anything is other than before."""
+        with self._tracing.span("fetch git"):
+            return await self.git.poll()
+
     async def refresh(self) -> None:
         """Look once at all that is due, git apart."""
         await self.buckets.refresh()
@@ -134,7 +151,7 @@ class Watches:
     async def _follow_git(self) -> None:
         while True:
             begun_at = self._clock()
-            if await self.git.poll():
+            if await self.fetch_git():
                 self._wake()
             if self.git.fetched_at_seconds is not None:
                 self._note_fetch(self.git.fetched_at_seconds)

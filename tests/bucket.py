@@ -81,14 +81,14 @@ class FakeBucket:
 
 
 @contextlib.contextmanager
-def run_fake_gcs() -> Iterator[str]:
+def run_fake_gcs(host: str = "127.0.0.1") -> Iterator[str]:
     """Start fake-gcs-server, yield its address and stop it."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port = probe.getsockname()[1]
-    endpoint = f"http://127.0.0.1:{port}"
+    endpoint = f"http://{host}:{port}"
     command = [str(_server._get_binary_path()), "-scheme", "http", "-backend", "memory"]
-    command += ["-host", "127.0.0.1", "-port", str(port), "-external-url", endpoint]
+    command += ["-host", host, "-port", str(port), "-external-url", endpoint]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             _wait_until_up(endpoint, server)

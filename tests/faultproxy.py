@@ -45,15 +45,18 @@ class Request:
 class Fault:
     """What goes wrong with one answer.
 
-    `status` answers instead of the server. Otherwise the body passes up to `after_bytes` and then
-    `reset` (RST), `cut` (closed too early), `stall` (nothing more comes) or `flip` (one bit of the
-    next byte) happens; `shorten` claims the shorter length, as if that were all.
+    `status` answers instead of the server, with `body` of the type `kind`. Otherwise the body
+    passes up to `after_bytes` and then `reset` (RST), `cut` (closed too early), `stall` (nothing
+    more comes) or `flip` (one bit of the next byte) happens; `shorten` claims the shorter length,
+    as if that were all.
     """
 
     status: int = 0
     action: str = ""
     after_bytes: int = 0
     replace_headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    kind: str = "application/json"
 
 
 Rule = Callable[[Request], Fault | None]
@@ -135,8 +138,9 @@ class FaultProxy:
         fault = next((fault for rule in self.rules if (fault := rule(request))), Fault())
         if fault.status:
             writer.write(
-                f"HTTP/1.1 {fault.status} Made up\r\nContent-Length: 0\r\n"
-                "Connection: close\r\n\r\n".encode()
+                f"HTTP/1.1 {fault.status} Made up\r\nContent-Length: {len(fault.body)}\r\n"
+                f"Content-Type: {fault.kind}\r\nConnection: close\r\n\r\n".encode()
+                + fault.body
             )
             await writer.drain()
             return

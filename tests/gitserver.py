@@ -190,53 +190,54 @@ def serve_http(root: Path) -> Iterator[GitHttpServer]:
 class SshServer:
     """A real sshd on a free port that lets one key run git."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, host: str = "127.0.0.1") -> None:
         self.key = folder / "client_key"
         self.host_key = folder / "host_key"
         self.port = port
+        self.host = host
 
     @property
     def host_line(self) -> str:
         """The line for a known_hosts file."""
         public = self.host_key.with_suffix(".pub").read_text()
-        return f"[127.0.0.1]:{self.port} {public}"
+        return f"[{self.host}]:{self.port} {public}"
 
     def url(self, repository: Path) -> str:
         """Return the ssh URL of a repository on this host."""
-        return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}{repository}"
+        return f"ssh://{getpass.getuser()}@{self.host}:{self.port}{repository}"
 
 
 @contextmanager
-def serve_ssh(folder: Path, sshd: str) -> Iterator[SshServer]:
+def serve_ssh(folder: Path, sshd: str, host: str = "127.0.0.1") -> Iterator[SshServer]:
     """Run `sshd` for a block."""
     folder.mkdir()
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        server = SshServer(folder, probe.getsockname()[1])
+        probe.bind((host, 0))
+        server = SshServer(folder, probe.getsockname()[1], host)
     for key in (server.key, server.host_key):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]
         subprocess.run(command, check=True, timeout=_DEADLINE_SECONDS)
     (folder / "authorized_keys").write_bytes(server.key.with_suffix(".pub").read_bytes())
     (folder / "config").write_text(
-        f"ListenAddress 127.0.0.1\nPort {server.port}\nHostKey {server.host_key}\n"
+        f"ListenAddress {host}\nPort {server.port}\nHostKey {server.host_key}\n"
         f"PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\n"
     )
     command = [sshd, "-D", "-e", "-f", str(folder / "config")]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
         try:
-            _wait_for_port(server.port, process, folder / "log")
+            _wait_for_port(server, process, folder / "log")
             yield server
         finally:
             process.terminate()
             process.wait(_DEADLINE_SECONDS)
 
 
-def _wait_for_port(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_for_port(server: SshServer, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        with suppress(OSError), socket.create_connection((server.host, server.port), timeout=1):
             return
         time.sleep(0.01)
-    raise AssertionError(f"nothing listens on port {port}: {log.read_text()}")
+    raise AssertionError(f"nothing listens on port {server.port}: {log.read_text()}")

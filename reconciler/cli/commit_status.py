@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from reconciler.cli.access import access_options
 from reconciler.cli.forge_options import find_forge, forge_options
 from reconciler.cli.options import folder_option
 from reconciler.config_repo.checkout import Checkout, show_id
@@ -23,6 +24,7 @@ from reconciler.forge.forges import CommitStatus
 from reconciler.forge.statuses import send_status
 from reconciler.model import Commit, Member
 from reconciler.settings import parse_duration
+from reconciler.status.access import Access
 from reconciler.status.client import StatusError, fetch_status, parse_status
 from reconciler.status.followers import Mark, Standing, shorten, stand, summarise
 from reconciler.status.report import Json
@@ -46,6 +48,7 @@ _COMMIT_ID = re.compile(r"[0-9a-f]{40}")
     help="Look again until it has come right or gone wrong, for this long.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be said, and say it to nobody.")
+@access_options
 def commit_status(
     folder: Path,
     revision: str,
@@ -56,6 +59,7 @@ def commit_status(
     target_url: str | None,
     wait: str,
     dry_run: bool,
+    access: Access,
 ) -> None:
     """Say at GitHub or GitLab how far the nodes are with COMMIT (default: HEAD).
 
@@ -70,7 +74,7 @@ def commit_status(
     wait_seconds = parse_duration(wait)
     forge = find_forge(kind, project, api_url, token_file, needs_token=not dry_run)
     checkout = Checkout(folder)
-    watch = _Watch(checkout, checkout.resolve(revision))
+    watch = _Watch(checkout, checkout.resolve(revision), access)
     end = time.monotonic() + wait_seconds
     said: Mark | None = None
     while True:
@@ -94,10 +98,11 @@ def commit_status(
 class _Watch:
     """The nodes of one commit, asked again and again how far they are."""
 
-    def __init__(self, checkout: Checkout, commit: Commit) -> None:
+    def __init__(self, checkout: Checkout, commit: Commit, access: Access) -> None:
         """Raises ConfigError where the commit names no node that could be asked."""
         self.commit = commit
         self._checkout = checkout
+        self._access = access
         self._known: dict[str, bool] = {}
         self._has_fetched = False
         fleet = FleetReader(checkout).read(commit.id)
@@ -121,7 +126,7 @@ class _Watch:
             return Mark.FAILURE, shorten(f"not valid: {self._problems[0]}{more}"), ()
         self._has_fetched = False
         with ThreadPoolExecutor(min(_MAX_ASKED_AT_ONCE, len(self._members))) as pool:
-            answers = list(pool.map(_ask, self._members))
+            answers = list(pool.map(self._ask, self._members))
         standings = [
             Standing(member.name, Mark.PENDING, str(answer))
             if isinstance(answer, StatusError)
@@ -129,6 +134,13 @@ class _Watch:
             for member, answer in zip(self._members, answers, strict=True)
         ]
         return *summarise(standings, self._unasked), standings
+
+    def _ask(self, member: Member) -> Json | StatusError:
+        try:
+            body = fetch_status(str(member.address), _NODE_DEADLINE_SECONDS, access=self._access)
+            return parse_status(body)
+        except StatusError as error:
+            return error
 
     def _contains(self, commit_id: str) -> bool | None:
         """Tell whether a commit that a node named contains ours; None where git lacks it."""
@@ -152,10 +164,3 @@ class _Watch:
         except GitError:
             return False  # a git server that hangs leaves the question open, not the nodes
         return self._checkout.succeeds("cat-file", "-e", f"{commit_id}^{{commit}}")
-
-
-def _ask(member: Member) -> Json | StatusError:
-    try:
-        return parse_status(fetch_status(str(member.address), _NODE_DEADLINE_SECONDS))
-    except StatusError as error:
-        return error

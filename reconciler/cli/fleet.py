@@ -15,11 +15,16 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from reconciler.cli.access import access_options, certificate_options
 from reconciler.errors import ReconcilerError, SettingsError
+from reconciler.status.access import Access
+
+if TYPE_CHECKING:
+    from reconciler.fleet.desk import FleetDesk
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -40,7 +45,7 @@ def fleet() -> None:
 
 
 def _nodes_options(command: CommandT) -> CommandT:
-    """Give `command` the options that say which nodes there are."""
+    """Give `command` the options that say which nodes there are, and how they are asked."""
     folder = click.option(
         "-C",
         "folder",
@@ -56,7 +61,7 @@ def _nodes_options(command: CommandT) -> CommandT:
         multiple=True,
         help="Status endpoint of a node, instead of a clone; may be repeated.",
     )
-    return folder(addresses(command))
+    return folder(addresses(access_options(command)))
 
 
 @fleet.command("status")
@@ -72,6 +77,7 @@ def status(
     watch: bool,
     as_json: bool,
     show_all: bool,
+    access: Access,
 ) -> None:
     """Show the whole fleet, what is wrong first.
 
@@ -83,7 +89,10 @@ def status(
         raise click.UsageError("--url already says whom to ask; leave out -C and --node")
     if watch and as_json:
         raise click.UsageError("--watch redraws a table; it cannot go with --json")
-    look = _look_at_view(url) if url is not None else _look_at_nodes(folder, addresses)
+    if url is not None:
+        look = _look_at_view(url, access)
+    else:
+        look = _look_at_nodes(folder, addresses, access)
     try:
         view = asyncio.run(_watch(look, show_all) if watch else look())
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -137,13 +146,12 @@ async def _watch(look: _Look, show_all: bool) -> dict[str, Any]:
             await asyncio.sleep(max(0.2, _WATCH_SECONDS - passed_seconds))
 
 
-def _look_at_nodes(folder: Path | None, addresses: tuple[str, ...]) -> _Look:
+def _look_at_nodes(folder: Path | None, addresses: tuple[str, ...], access: Access) -> _Look:
     """Return how the nodes are looked at, one after the other time."""
-    from reconciler.fleet.desk import FleetDesk
     from reconciler.fleet.view import render
 
     nodes = _find_nodes(folder, addresses)
-    desk = FleetDesk(nodes.read, socket.gethostname(), has_git=nodes.has_git, always=True)
+    desk = _open_desk(nodes, access)
 
     async def look() -> dict[str, Any]:
         await desk.ask()
@@ -153,7 +161,7 @@ def _look_at_nodes(folder: Path | None, addresses: tuple[str, ...]) -> _Look:
     return look
 
 
-def _look_at_view(url: str) -> _Look:
+def _look_at_view(url: str, access: Access) -> _Look:
     from reconciler.cli.fleet_table import read_view
     from reconciler.status.client import fetch_fleet
     from reconciler.threads import run_beside
@@ -161,7 +169,9 @@ def _look_at_view(url: str) -> _Look:
     node = url.rstrip("/").removesuffix("/fleet")  # the page's own URL is what people copy
 
     async def look() -> dict[str, Any]:
-        body = await run_beside(lambda: fetch_fleet(node, _URL_DEADLINE_SECONDS), "fleet view")
+        body = await run_beside(
+            lambda: fetch_fleet(node, _URL_DEADLINE_SECONDS, access), "fleet view"
+        )
         return read_view(body)
 
     return look
@@ -174,6 +184,19 @@ class _Nodes:
     read: Callable[[], Any]
     """Returns an Expected."""
     has_git: bool
+
+
+def _open_desk(nodes: _Nodes, access: Access) -> "FleetDesk":
+    from reconciler.fleet.desk import FleetDesk
+    from reconciler.fleet.poll import FleetPoller
+
+    return FleetDesk(
+        nodes.read,
+        socket.gethostname(),
+        has_git=nodes.has_git,
+        always=True,
+        poller=FleetPoller(access=access),
+    )
 
 
 def _find_nodes(folder: Path | None, addresses: tuple[str, ...]) -> _Nodes:
@@ -240,7 +263,7 @@ def _end_blind(sentence: str) -> Any:
     required=True,
     help="File with the bearer token of the nodes' POST /sync.",
 )
-def sync(folder: Path | None, addresses: tuple[str, ...], token_file: Path) -> None:
+def sync(folder: Path | None, addresses: tuple[str, ...], token_file: Path, access: Access) -> None:
     """Have every node look at git and the buckets now.
 
     Exit code 0: all took it. 1: some did not. 2: none did.
@@ -252,7 +275,7 @@ def sync(folder: Path | None, addresses: tuple[str, ...], token_file: Path) -> N
     if not token:
         raise SettingsError(f"{token_file} is missing, unreadable or empty; it must hold the token")
     targets = _find_nodes(folder, addresses).read().targets
-    answers = asyncio.run(sync_all(targets, token.decode("utf-8", "replace")))
+    answers = asyncio.run(sync_all(targets, token.decode("utf-8", "replace"), access))
     refusals = {target: why for target, why in answers.items() if why is not None}
     for target, why in refusals.items():
         click.echo(f"{target.name or target.address}: {why}", err=True)
@@ -270,28 +293,38 @@ def sync(folder: Path | None, addresses: tuple[str, ...], token_file: Path) -> N
     show_default=True,
     help="Where the page is served.",
 )
-def serve(folder: Path | None, addresses: tuple[str, ...], listen: str) -> None:
+@certificate_options
+def serve(
+    folder: Path | None,
+    addresses: tuple[str, ...],
+    listen: str,
+    tls_cert_file: Path | None,
+    tls_key_file: Path | None,
+    access: Access,
+) -> None:
     """Serve the fleet's page, beside no node: /fleet, and /fleet.json for machines.
 
-    Of a clone the commit that is checked out counts; it is for others to keep it up to date.
+    Of a clone the commit that is checked out counts; it is for others to keep it up to date. Where
+    the nodes have a read token, this page needs the same.
     """
     from reconciler.cli.options import start_logging
-    from reconciler.fleet.desk import FleetDesk
     from reconciler.fleet.server import FleetServer
     from reconciler.ingress.proxy import is_address
+    from reconciler.status.certificate import open_certificate
 
     if not is_address(listen):
         raise SettingsError(f"--listen {listen!r} is not host:port, as 127.0.0.1:8090 is")
     nodes = _find_nodes(folder, addresses)
     start_logging("text")
-    desk = FleetDesk(nodes.read, socket.gethostname(), has_git=nodes.has_git, always=True)
+    desk = _open_desk(nodes, access)
 
     async def run() -> None:
-        server = FleetServer(desk, listen)
+        certificate = open_certificate(tls_cert_file, tls_key_file)
+        server = FleetServer(desk, listen, access.read_token_file, certificate)
         host = listen.rpartition(":")[0]
         if host in _EVERY_ADDRESS:  # which no browser can open from elsewhere
             host = socket.gethostname()
-        click.echo(f"the fleet's page is at http://{host}:{server.port}/fleet", err=True)
+        click.echo(f"the fleet's page is at {server.scheme}://{host}:{server.port}/fleet", err=True)
         await server.run()
 
     asyncio.run(run())

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from reconciler.cli.access import access_options
 from reconciler.cli.history_nodes import Node, fetch_all, find_nodes, join
 from reconciler.cli.history_text import Told, render, show
 from reconciler.cli.options import folder_option
@@ -23,6 +24,7 @@ from reconciler.history.fleet import read_fleet
 from reconciler.history.read import Entry, read_history
 from reconciler.history.signatures import read_signatures
 from reconciler.settings import parse_duration
+from reconciler.status.access import Access
 from reconciler.status.client import printable
 
 _DEFAULT_LIMIT = 50
@@ -74,6 +76,7 @@ class _Moment(click.ParamType[float]):
     "--no-nodes", is_flag=True, help="Ask no node, not even those whose address is known."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@access_options
 def history(
     model: str | None,
     folder: Path,
@@ -84,6 +87,7 @@ def history(
     addresses: tuple[str, ...],
     no_nodes: bool,
     as_json: bool,
+    access: Access,
 ) -> None:
     """Show who changed which model when and why, newest first.
 
@@ -115,7 +119,7 @@ def history(
     fleet = _read_fleet(checkout, commit.id, notes)
     nodes = [] if no_nodes else find_nodes(fleet.groups, entries)
     nodes += [Node(address, address) for address in addresses]
-    told = _tell(checkout, commit.id, entries, fleet, nodes, notes)
+    told = _tell(checkout, commit.id, entries, fleet, nodes, access, notes)
     if as_json:
         answer = {
             "revision": commit.id,
@@ -156,6 +160,7 @@ def _tell(
     entries: Sequence[Entry],
     fleet: Fleet,
     nodes: Sequence[Node],
+    access: Access,
     notes: list[str],
 ) -> list[Told]:
     """Put signatures and nodes to the entries; what nodes cannot say goes into `notes`."""
@@ -169,7 +174,7 @@ def _tell(
         )
     joined = {}
     if nodes and entries:
-        histories, silent = fetch_all(nodes)
+        histories, silent = fetch_all(nodes, access)
         notes += silent
         joined = join(checkout, commit_id, entries, histories)
     return [

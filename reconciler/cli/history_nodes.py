@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from reconciler.config_repo.checkout import Checkout
 from reconciler.history.read import Entry
 from reconciler.model import Group
+from reconciler.status.access import Access
 from reconciler.status.changes import Result
 from reconciler.status.client import NodeChange, StatusError, fetch_history
 from reconciler.threads import run_beside
@@ -54,17 +55,21 @@ def find_nodes(groups: Mapping[str, Group], entries: Iterable[Entry]) -> list[No
     ]
 
 
-def fetch_all(nodes: Sequence[Node]) -> tuple[dict[Node, list[NodeChange]], list[str]]:
+def fetch_all(
+    nodes: Sequence[Node], access: Access
+) -> tuple[dict[Node, list[NodeChange]], list[str]]:
     """Return what the nodes remember, and a sentence for each that could not be asked."""
-    return asyncio.run(_fetch_all(nodes))
+    return asyncio.run(_fetch_all(nodes, access))
 
 
-async def _fetch_all(nodes: Sequence[Node]) -> tuple[dict[Node, list[NodeChange]], list[str]]:
+async def _fetch_all(
+    nodes: Sequence[Node], access: Access
+) -> tuple[dict[Node, list[NodeChange]], list[str]]:
     free = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(node: Node) -> list[NodeChange] | StatusError:
         def fetch() -> list[NodeChange]:
-            return fetch_history(node.address, _DEADLINE_SECONDS)
+            return fetch_history(node.address, _DEADLINE_SECONDS, access=access)
 
         async with free:
             try:

@@ -12,16 +12,21 @@ from typing import Any, TypeVar
 
 import click
 
+from reconciler.cli.access import access_options
 from reconciler.cli.options import quote_address, start_logging
 from reconciler.errors import SettingsError
+from reconciler.fleet.poll import FleetPoller
 from reconciler.ingress.envoy import render_envoy
 from reconciler.ingress.haproxy import render_haproxy
 from reconciler.ingress.keep import Commands, Keeper, parse_command
 from reconciler.ingress.nginx import render_nginx
 from reconciler.ingress.nodes import CloneNodes, GivenNodes, Nodes
 from reconciler.ingress.proxy import DEFAULT_GRPC, DEFAULT_REST, Frontend, is_address, read_head
+from reconciler.ingress.routes import Routes
 from reconciler.ingress.sidecar import Sidecar
+from reconciler.model.group import HTTPS
 from reconciler.settings import parse_duration
+from reconciler.status.access import Access
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +108,7 @@ def _options(command: CommandT) -> CommandT:
     )
     for option in reversed(options):
         command = option(command)
-    return command
+    return access_options(command)
 
 
 @ingress.command()
@@ -180,6 +185,7 @@ class _Choice:
     kind: str
     nodes: Nodes
     frontend: Frontend
+    access: Access
 
 
 def _read(values: dict[str, Any]) -> _Choice:
@@ -194,7 +200,7 @@ def _read(values: dict[str, Any]) -> _Choice:
     if not 0.001 <= answer_seconds <= 86400:
         raise SettingsError("--timeout must be from 1ms to 24h")
     frontend = Frontend(values["listen_rest"], values["listen_grpc"], domain, answer_seconds)
-    return _Choice(values["kind"], _find_nodes(values), frontend)
+    return _Choice(values["kind"], _find_nodes(values), frontend, values["access"])
 
 
 def _find_nodes(values: dict[str, Any]) -> Nodes:
@@ -205,16 +211,22 @@ def _find_nodes(values: dict[str, Any]) -> Nodes:
     if values["folder"] is not None:
         raise click.UsageError("the nodes come from a clone (-C) or are given (--node), not both")
     for address in addresses:
-        if not is_address(address):
+        if not is_address(address.removeprefix(HTTPS)):
             raise SettingsError(
-                f"--node {quote_address(address)} is not host:port, as 10.0.0.7:8080 is"
+                f"--node {quote_address(address)} is not host:port, as 10.0.0.7:8080 is, nor"
+                " https://host:port"
             )
     return GivenNodes(addresses, *ports)
 
 
+def _make_sidecar(choice: _Choice, before: Routes) -> Sidecar:
+    poller = FleetPoller(access=choice.access)
+    return Sidecar(choice.nodes, _RENDERERS[choice.kind], choice.frontend, before, poller)
+
+
 async def _render(choice: _Choice, keeper: Keeper | None) -> None:
     before = read_head(keeper.read()) if keeper else {}
-    sidecar = Sidecar(choice.nodes, _RENDERERS[choice.kind], choice.frontend, before)
+    sidecar = _make_sidecar(choice, before)
     text, notes = await sidecar.look(_ONE_LOOK_SECONDS)
     await sidecar.close()
     for note in notes:
@@ -227,7 +239,7 @@ async def _render(choice: _Choice, keeper: Keeper | None) -> None:
 
 async def _run(choice: _Choice, keeper: Keeper) -> None:
     before = read_head(keeper.read())
-    sidecar = Sidecar(choice.nodes, _RENDERERS[choice.kind], choice.frontend, before)
+    sidecar = _make_sidecar(choice, before)
     work = asyncio.create_task(sidecar.run(keeper))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,6 +1,5 @@
 """Turns the settings into command-line options, and logs into lines."""
 
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from reconciler.logs import JsonLines
 from reconciler.settings import (
     ENVIRONMENT_PREFIX,
     Settings,
@@ -83,18 +83,6 @@ def _show_default(default: Any, factory: Any) -> str:
     return f"; default: {default}"
 
 
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": self.formatTime(record),
-            "level": record.levelname,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
 def start_logging(log_format: str, handler: logging.Handler | None = None) -> None:
     """Log what the program does to standard error, one line each.
 
@@ -103,7 +91,7 @@ def start_logging(log_format: str, handler: logging.Handler | None = None) -> No
     if handler is None:
         handler = logging.StreamHandler()
         text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-        handler.setFormatter(_JsonFormatter() if log_format == "json" else text)
+        handler.setFormatter(JsonLines() if log_format == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # Libraries say at INFO what we say better, and may put URLs with tokens into it.
     for name in ("git", "google", "urllib3", "grpc", "uvicorn", "asyncio", "obstore"):

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import click
 
+from reconciler.cli.access import access_options
 from reconciler.cli.options import folder_option
 from reconciler.config_repo.checkout import Checkout, show_id
 from reconciler.config_repo.commits import (
@@ -36,6 +37,7 @@ from reconciler.rollback.restore import LockAnew
 from reconciler.rollback.subject import Subject, find_subject
 from reconciler.rollback.way_back import Target, asks_the_same, find_former, find_serving
 from reconciler.sources.registry import Sources
+from reconciler.status.access import Access
 from reconciler.status.client import printable
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -49,6 +51,8 @@ class _Wishes:
     branch: str | None
     dry_run: bool
     yes: bool
+    access: Access
+    """What nodes are asked with, whether they still have the bytes."""
 
 
 def _commit_options(command: CommandT) -> CommandT:
@@ -60,7 +64,7 @@ def _commit_options(command: CommandT) -> CommandT:
         folder_option,
     ):
         command = option(command)
-    return command
+    return access_options(command)
 
 
 @click.command("rollback")
@@ -79,6 +83,7 @@ def rollback(
     branch: str | None,
     dry_run: bool,
     yes: bool,
+    access: Access,
 ) -> None:
     """Commit the way back of MODEL (`ranker`, or `search/ranker`) to what it served before.
 
@@ -86,7 +91,7 @@ def rollback(
     Where one commit changed nothing else it is reverted as `git revert` does; otherwise the version
     and its lock are set back, and later changes of others stay. Nothing is pushed.
     """
-    wishes = _Wishes(reason, branch, dry_run, yes)
+    wishes = _Wishes(reason, branch, dry_run, yes, access)
     subject = _open(folder, model, wishes)
     target = _find_target(subject, to)
     if _is_asked_already(subject, target):
@@ -110,6 +115,7 @@ def pin(
     branch: str | None,
     dry_run: bool,
     yes: bool,
+    access: Access,
 ) -> None:
     """Commit VERSION as the version of MODEL (`ranker`, or `search/ranker`); `latest` unpins it.
 
@@ -119,7 +125,7 @@ def pin(
     number = _parse_version(version)
     if number is None and version != "latest":
         raise click.BadParameter(f"{version!r} is neither a version number nor latest")
-    wishes = _Wishes(reason, branch, dry_run, yes)
+    wishes = _Wishes(reason, branch, dry_run, yes, access)
     subject = _open(folder, model, wishes)
     with closing(Sources()) as sources:
         proposal = propose_pin(subject, number, reason, _locking_by(sources))
@@ -226,7 +232,7 @@ def _carry_out(
     files = f"{len(changes)} file{'' if len(changes) == 1 else 's'}"
     _say(f"{subject.name}: {subject.asked} -> {goal}, by {proposal.how} ({files})")
     offer = Offer(command, subject.serves)
-    for note in (*proposal.notes, *_check(subject, deployment, offer, sources)):
+    for note in (*proposal.notes, *_check(subject, deployment, offer, sources, wishes.access)):
         _note(note)
     if wishes.branch is None and (behind := count_behind(subject.checkout)):
         _note(f"this branch lacks {behind} of the commits of its upstream; `git pull` them first")
@@ -243,7 +249,9 @@ def _carry_out(
     _say(f"left to do: `{name_push(subject.checkout, branch)}`{and_then}")
 
 
-def _check(subject: Subject, deployment: Deployment, offer: Offer, sources: Sources) -> list[str]:
+def _check(
+    subject: Subject, deployment: Deployment, offer: Offer, sources: Sources, access: Access
+) -> list[str]:
     version = deployment.named_version
     if version is None:
         return []
@@ -251,7 +259,7 @@ def _check(subject: Subject, deployment: Deployment, offer: Offer, sources: Sour
     weights = {name: node.weight for name, node in members.items()}
     names = holders(f"{deployment.group}/{deployment.model}", weights, deployment.replicas)
     nodes = [members[name] for name in names]
-    return check_bytes(deployment, version, nodes, sources, offer)
+    return check_bytes(deployment, version, nodes, sources, offer, access)
 
 
 def _say(text: str) -> None:

@@ -2,16 +2,22 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
+from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from reconciler.cli.options import read_settings, settings_options, start_logging
-from reconciler.files import lock_folder
+from reconciler.files import be_private, lock_folder
 from reconciler.settings import Settings, parse_duration
+from reconciler.tracing import open_tracing
+
+if TYPE_CHECKING:
+    from reconciler.watches import Watches
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +33,10 @@ def run(**flags: Any) -> None:
     Exit codes: 0 stopped by a signal, 1 ended by an error, 2 settings that cannot work.
     """
     settings = read_settings(flags)
+    if settings.pubsub_subscription:
+        from reconciler.triggers.pubsub import check_subscription
+
+        check_subscription(settings.pubsub_subscription)
     with _own_folders(settings):
         start_logging(settings.log_format, _terminal_handler(settings))
         sys.exit(asyncio.run(_run(settings)))
@@ -48,10 +58,16 @@ def once(timeout: str, **flags: Any) -> None:
 
 
 def _own_folders(settings: Settings) -> ExitStack:
-    """Hold both folders for this process alone: two agents would undo each other's work."""
+    """Hold both folders for this process alone: two agents would undo each other's work.
+
+    From here on what the agent writes is its user's alone, the models apart.
+    """
+    be_private()
+    shared = (settings.models_dir, settings.serving_config_file)
+    holds_shared = any(path.is_relative_to(settings.state_dir) for path in shared)
     with ExitStack() as stack:
-        for folder in (settings.state_dir, settings.models_dir):
-            stack.enter_context(lock_folder(folder))
+        stack.enter_context(lock_folder(settings.state_dir, 0o711 if holds_shared else 0o700))
+        stack.enter_context(lock_folder(settings.models_dir))
         return stack.pop_all()
 
 
@@ -63,26 +79,42 @@ def _terminal_handler(settings: Settings) -> logging.Handler | None:
     return terminal_handler()
 
 
+def _follow_notifications(name: str, watches: "Watches") -> Coroutine[Any, Any, None]:
+    from reconciler.triggers.pubsub import Notifications
+    from reconciler.triggers.subscription import Subscription
+
+    find_sources, wake_sources = watches.buckets.find_sources, watches.wake_sources
+    return Notifications(Subscription(name), find_sources, wake_sources).follow()
+
+
 async def _run(settings: Settings) -> int:
     from reconciler.agent import Agent
     from reconciler.fleet.app import fleet_routes
     from reconciler.fleet.desk import FleetDesk
     from reconciler.fleet.expected import FollowedReader
+    from reconciler.fleet.poll import FleetPoller
+    from reconciler.status.access import Access
+    from reconciler.status.certificate import open_certificate
     from reconciler.status.hooks import HookSettings
     from reconciler.status.server import StatusServer
 
-    agent = Agent(settings)
-    desk = FleetDesk(FollowedReader(agent.watches.git).read, settings.node)
+    agent = Agent(settings, open_tracing(settings.node, os.environ))
+    poller = FleetPoller(access=Access.of(settings))
+    desk = FleetDesk(FollowedReader(agent.watches.git).read, settings.node, poller=poller)
     server = StatusServer(
         agent.board,
         settings.listen,
         token_file=settings.sync_token_file,
         hooks=HookSettings(settings.webhook_secret_file, settings.branch),
         others=fleet_routes(desk),
+        read_token_file=settings.read_token_file,
+        certificate=open_certificate(settings.tls_cert_file, settings.tls_key_file),
     )
     host = settings.listen.rpartition(":")[0]
-    _log.info("node %s: status at http://%s:%d/", settings.node, host, server.port)
+    _log.info("node %s: status at %s://%s:%d/", settings.node, server.scheme, host, server.port)
     others = [server.serve(), desk.run()]
+    if settings.pubsub_subscription:
+        others.append(_follow_notifications(settings.pubsub_subscription, agent.watches))
     if sys.stderr.isatty() and settings.log_format == "text":
         from reconciler.cli.progress import show_progress
 
@@ -109,7 +141,7 @@ async def _run(settings: Settings) -> int:
 async def _once(settings: Settings, timeout_seconds: float) -> int:
     from reconciler.agent import Agent
 
-    agent = Agent(settings)
+    agent = Agent(settings, open_tracing(settings.node, os.environ))
     try:
         converged = await agent.run_once(timeout_seconds)
     finally:

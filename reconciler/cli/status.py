@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reconciler.cli.access import access_options
 from reconciler.model import Phase
+from reconciler.status.access import Access
 from reconciler.status.client import StatusError, fetch_status, parse_status, printable
 from reconciler.status.report import Json, worst_first
 
@@ -42,14 +44,15 @@ _COLOURS = {
     metavar="SECONDS",
     help="How long to wait for the whole answer.",
 )
-def status(url: str, as_json: bool, deadline_seconds: float) -> None:
-    """Show how the node at URL is (http://host:port, or host:port).
+@access_options
+def status(url: str, as_json: bool, deadline_seconds: float, access: Access) -> None:
+    """Show how the node at URL is (https://host:port, http://host:port, or host:port).
 
     Exit code 0: every deployment is Deployed or Stopped and every condition holds.
     1: not so. 2: no status could be had.
     """
     try:
-        body = fetch_status(url, deadline_seconds)
+        body = fetch_status(url, deadline_seconds, access=access)
         report = parse_status(body)
     except StatusError as error:
         click.echo(f"reconciler status: {error}", err=True)

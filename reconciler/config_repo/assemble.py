@@ -18,7 +18,11 @@ from reconciler.config_repo.build import build_deployment, build_group, build_lo
 from reconciler.config_repo.documents import Broken, Document
 from reconciler.config_repo.layout import MODEL_NAME, Kind, Place, lock_path
 from reconciler.config_repo.locks import find_misfits
-from reconciler.config_repo.rules import find_rollout_mistakes, find_rule_mistakes
+from reconciler.config_repo.rules import (
+    find_rollout_mistakes,
+    find_rule_mistakes,
+    find_server_mistakes,
+)
 from reconciler.config_repo.yaml_text import Mistake
 from reconciler.model import Deployment, Group, Lock, Problem
 from reconciler.planning.placement import Placement, place_all
@@ -141,7 +145,8 @@ class _Assembly:
 
     def take_group(self, file: File) -> None:
         def clashes(document: Document) -> list[Mistake]:
-            return self._find_double_nodes(build_group(file.path, file.place, document), document)
+            group = build_group(file.path, file.place, document)
+            return [*self._find_double_nodes(group, document), *find_server_mistakes(document)]
 
         document = self._choose(file, clashes, clashes)
         if document is None:

@@ -17,6 +17,7 @@ from reconciler.model import (
     Quota,
     Registry,
     Rollout,
+    ServerSpec,
     Strategy,
     Wave,
 )
@@ -72,6 +73,7 @@ def build_group(path: str, place: Place, document: Document) -> Group:
         enabled=fields.get("enabled", True),
         suspend=fields.get("suspend", False),
         membership=None if isinstance(nodes, list) else _build_membership(nodes),
+        serving=_build_server(fields["serving"]) if "serving" in fields else None,
     )
 
 
@@ -155,7 +157,12 @@ def _build_member(entry: Any) -> Member:
 
 def _build_membership(fields: Mapping[str, Any]) -> Membership:
     registry = next(registry for registry in Registry if registry in fields)
-    return Membership(registry, fields[registry], fields["port"])
+    return Membership(registry, fields[registry], fields["port"], tls=fields.get("tls", False))
+
+
+def _build_server(fields: Mapping[str, Any]) -> ServerSpec:
+    flags = fields.get("flags")
+    return ServerSpec(fields.get("image"), None if flags is None else tuple(flags))
 
 
 def _build_rollout(fields: Mapping[str, Any]) -> Rollout:

@@ -139,7 +139,7 @@ def _write(folder: Path, contents: Contents) -> None:
         file = folder / path
         try:
             if data is not None:
-                mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
+                mode = file.stat().st_mode & 0o777 if file.exists() else None
                 write_atomically(file, data, mode)
             else:
                 file.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from reconciler.config_repo.documents import Document
 from reconciler.config_repo.signers import is_gpg_key, parse_signer
 from reconciler.config_repo.yaml_text import Mistake
 from reconciler.model import Strategy
+from reconciler.model.group import AGENT_FLAGS, flag_name
 from reconciler.planning.freeze import find_mistake
 
 
@@ -25,6 +26,25 @@ def find_rule_mistakes(document: Document) -> list[Mistake]:
     for index, block in enumerate(policy.signatures.gpg):
         if not is_gpg_key(block):
             mistakes.append(document.complain(_NO_GPG_KEY, "signatures", "gpg", index))
+    return mistakes
+
+
+def find_server_mistakes(document: Document) -> list[Mistake]:
+    """Return which of a group's flags for the server no node could run it with."""
+    mistakes = []
+    flags = document.fields.get("serving", {}).get("flags", ())
+    names = [flag_name(flag) for flag in flags]
+    for index, name in enumerate(names):
+        message = None
+        if name in AGENT_FLAGS:
+            message = (
+                f"the agent relies on --{name}, which is set where the node's container is"
+                " started; remove it here"
+            )
+        elif name in names[:index]:
+            message = f"--{name} is there twice; remove one"
+        if message is not None:
+            mistakes.append(document.complain(message, "serving", "flags", index))
     return mistakes
 
 

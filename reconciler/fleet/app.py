@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from reconciler.fleet.desk import FleetDesk
+from reconciler.status.guard import Guard
 from reconciler.status.web import (
     SecurityHeaders,
     StaticFiles,
@@ -35,13 +36,13 @@ def fleet_routes(desk: FleetDesk) -> list[BaseRoute]:
     ]
 
 
-def make_fleet_app(desk: FleetDesk) -> ASGIApp:
+def make_fleet_app(desk: FleetDesk, read_token_file: Path | None = None) -> ASGIApp:
     """Return the ASGI application that shows `desk` and nothing else."""
     app = Starlette(
         routes=[Route("/", _redirect), Route("/livez", _livez), *fleet_routes(desk)],
         exception_handlers=error_handlers("/fleet, /fleet.json"),
     )
-    return SecurityHeaders(app)
+    return SecurityHeaders(Guard(app, read_token_file))
 
 
 class _Endpoints:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from reconciler.fleet.answers import Answer, read_answer
+from reconciler.status.access import OPEN_ACCESS, Access
 from reconciler.status.client import NodeChange, StatusError, fetch_history, fetch_status
 from reconciler.threads import run_beside
 
@@ -85,9 +86,11 @@ class FleetPoller:
     def __init__(
         self,
         *,
+        access: Access = OPEN_ACCESS,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self._access = access
         self.clock = clock
         self.wall_clock = wall_clock
         self._memories: dict[Target, _Memory] = {}
@@ -137,9 +140,10 @@ class FleetPoller:
         known, deployed = memory.sighting.changes, memory.deployed
 
         def ask() -> tuple[Answer, Hashable, tuple[NodeChange, ...]]:
-            answer = read_answer(fetch_status(address, DEADLINE_SECONDS))
+            answer = read_answer(fetch_status(address, DEADLINE_SECONDS, access=self._access))
             newest = _fingerprint(answer)
-            return answer, newest, known if newest == deployed else _ask_history(address, known)
+            is_new = newest != deployed
+            return answer, newest, self._ask_history(address, known) if is_new else known
 
         async with self._free:
             try:
@@ -165,6 +169,14 @@ class FleetPoller:
             changes=changes,
         )
 
+    def _ask_history(self, address: str, known: tuple[NodeChange, ...]) -> tuple[NodeChange, ...]:
+        try:
+            return tuple(
+                fetch_history(address, _HISTORY_DEADLINE_SECONDS, _HISTORY_LIMIT, self._access)
+            )
+        except StatusError:
+            return known  # the node answers: its history is no trouble of the fleet
+
     @staticmethod
     def _notice(memory: _Memory, instance: str, now: float) -> int:
         """Return 1 where another agent answers than before: it restarted, or there are two."""
@@ -176,13 +188,6 @@ class FleetPoller:
             memory.instances.remove(instance)
         memory.instances.append(instance)
         return 0 if is_first else 1
-
-
-def _ask_history(address: str, known: tuple[NodeChange, ...]) -> tuple[NodeChange, ...]:
-    try:
-        return tuple(fetch_history(address, _HISTORY_DEADLINE_SECONDS, _HISTORY_LIMIT))
-    except StatusError:
-        return known  # the node answers: that its history cannot be read is no trouble of the fleet
 
 
 def _fingerprint(answer: Answer) -> Hashable:

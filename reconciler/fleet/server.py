@@ -2,9 +2,11 @@
 
 import asyncio
 import signal
+from pathlib import Path
 
 from reconciler.fleet.app import make_fleet_app
 from reconciler.fleet.desk import FleetDesk
+from reconciler.status.certificate import Certificate
 from reconciler.status.server import WebServer
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -13,9 +15,19 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class FleetServer(WebServer):
     """The server of a fleet's page."""
 
-    def __init__(self, desk: FleetDesk, listen: str) -> None:
-        """Show `desk`; raises SettingsError when `listen` cannot be had."""
-        super().__init__(make_fleet_app(desk), listen, "the fleet's page")
+    def __init__(
+        self,
+        desk: FleetDesk,
+        listen: str,
+        read_token_file: Path | None = None,
+        certificate: Certificate | None = None,
+    ) -> None:
+        """Show `desk` to those who know the read token, where there is one.
+
+        Raises SettingsError when `listen` cannot be had.
+        """
+        app = make_fleet_app(desk, read_token_file)
+        super().__init__(app, listen, "the fleet's page", certificate)
         self._desk = desk
 
     async def run(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable
 
 from reconciler.fleet.poll import Target
+from reconciler.status.access import OPEN_ACCESS, Access
 from reconciler.status.client import StatusError, request_sync
 from reconciler.threads import run_beside
 
@@ -11,7 +12,9 @@ _DEADLINE_SECONDS = 5.0
 _MAX_ASKED_AT_ONCE = 200
 
 
-async def sync_all(targets: Iterable[Target], token: str) -> dict[Target, str | None]:
+async def sync_all(
+    targets: Iterable[Target], token: str, access: Access = OPEN_ACCESS
+) -> dict[Target, str | None]:
     """Return for each node why it did not take it, None where it did."""
     free = asyncio.Semaphore(_MAX_ASKED_AT_ONCE)
 
@@ -24,7 +27,8 @@ async def sync_all(targets: Iterable[Target], token: str) -> dict[Target, str | 
                 # A name server that does not answer is not held to the deadline of the request.
                 async with asyncio.timeout(_DEADLINE_SECONDS + 1):
                     await run_beside(
-                        lambda: request_sync(address, token, _DEADLINE_SECONDS), f"sync {address}"
+                        lambda: request_sync(address, token, _DEADLINE_SECONDS, access),
+                        f"sync {address}",
                     )
             except TimeoutError:
                 return f"{address} was not found within {_DEADLINE_SECONDS:g} s"

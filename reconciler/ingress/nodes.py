@@ -18,6 +18,7 @@ from reconciler.fleet.poll import Sighting, Target
 from reconciler.ingress.proxy import is_fit
 from reconciler.ingress.routes import Server, Word, place, read_word
 from reconciler.model import Member
+from reconciler.model.group import find_host
 
 FRESH_SECONDS: Final = 5.0
 """How old an answer may be: a question that hangs must not keep its node in the proxy."""
@@ -42,7 +43,7 @@ class Nodes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GivenNodes:
-    """Nodes by the `host:port` of their status endpoints."""
+    """Nodes by the `host:port` of their status endpoints, or `https://host:port`."""
 
     addresses: tuple[str, ...]
     grpc_port: int
@@ -151,7 +152,7 @@ def _name(node: Node, answer: Answer | None) -> Server:
 
 
 def _locate(address: str, grpc_port: int, rest_port: int) -> Server:
-    host = address.rpartition(":")[0]
+    host = find_host(address)
     return Server(address, f"{host}:{grpc_port}", f"{host}:{rest_port}")
 
 

@@ -88,7 +88,7 @@ def read_word(server: Server, answer: Answer) -> Word:
 
 def place(member: Member, grpc_port: int, rest_port: int) -> Server | None:
     """Return where a node of the config repo is reached; None where nothing says it."""
-    host = member.address.rpartition(":")[0] if member.address else None
+    host = member.host
     grpc = member.grpc or (f"{host}:{grpc_port}" if host else None)
     rest = member.rest or (f"{host}:{rest_port}" if host else None)
     return Server(member.name, grpc, rest) if grpc and rest else None

@@ -18,9 +18,10 @@ from reconciler.membership.registry import (
     RegistryError,
     build_member,
     is_node_name,
-    join_address,
+    make_address,
 )
 from reconciler.model import Member, Membership
+from reconciler.status.access import OPEN_ACCESS, Access
 from reconciler.status.client import StatusError, fetch_status
 from reconciler.threads import run_beside
 
@@ -49,8 +50,9 @@ def resolve(host: str) -> Sequence[str]:
 class DnsRegistry:
     """Asks the system's resolver, then each address."""
 
-    def __init__(self, resolve: Resolve = resolve) -> None:
+    def __init__(self, resolve: Resolve = resolve, access: Access = OPEN_ACCESS) -> None:
         self._resolve = resolve
+        self._access = access
 
     async def list(self, membership: Membership) -> tuple[Member, ...]:
         """Return the nodes behind the name that answer; see RegistryClient."""
@@ -59,7 +61,7 @@ class DnsRegistry:
 
         async def ask(address: str) -> _Answer | StatusError:
             async with gate:
-                return await _ask(address, membership.port)
+                return await _ask(address, membership, self._access)
 
         answers = await asyncio.gather(*(ask(address) for address in addresses))
         nodes = [answer for answer in answers if isinstance(answer, _Answer)]
@@ -71,7 +73,7 @@ class DnsRegistry:
         # An agent that listens on two addresses is one node; two agents of one name are not.
         instances = {(node.name, node.instance or node.address): node for node in reversed(nodes)}
         return tuple(
-            build_member(node.name, node.address, membership.port) for node in instances.values()
+            build_member(node.name, node.address, membership) for node in instances.values()
         )
 
     async def _look_up(self, host: str) -> Sequence[str]:
@@ -93,10 +95,12 @@ class DnsRegistry:
         return addresses
 
 
-async def _ask(address: str, port: int) -> _Answer | StatusError:
-    url = f"http://{join_address(address, port)}"
+async def _ask(address: str, membership: Membership, access: Access) -> _Answer | StatusError:
+    url = make_address(address, membership)
     try:
-        body = await run_beside(lambda: fetch_status(url, _STATUS_DEADLINE_SECONDS), "member")
+        body = await run_beside(
+            lambda: fetch_status(url, _STATUS_DEADLINE_SECONDS, access=access), "member"
+        )
         return _read(address, body)
     except StatusError as error:
         return error

@@ -52,7 +52,7 @@ class NomadRegistry:
             words = printable(" ".join(body.decode("utf-8", "replace").split()))
             quoted = words.replace(token or "***", "***")[:_MAX_QUOTED_CHARACTERS]
             raise RegistryError(f"{place} answered {code}: {quoted}{_advise(code)}", REFUSED)
-        return _read_nodes(body, membership.port)
+        return _read_nodes(body, membership)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +150,12 @@ def _left(end: float) -> float:
     return seconds
 
 
-def _read_nodes(body: bytes, port: int) -> tuple[Member, ...]:
+def _read_nodes(body: bytes, membership: Membership) -> tuple[Member, ...]:
     try:
         nodes = json.loads(body)
         if not isinstance(nodes, list) or len(nodes) > MAX_MEMBERS:
             raise TypeError
-        return tuple(_build(node, port) for node in nodes if _may_work(node))
+        return tuple(_build(node, membership) for node in nodes if _may_work(node))
     except (ValueError, KeyError, TypeError, RecursionError):
         raise RegistryError("the answer is not Nomad's list of nodes", NONSENSE) from None
 
@@ -168,8 +168,8 @@ def _may_work(node: Any) -> bool:
     )
 
 
-def _build(node: Any, port: int) -> Member:
+def _build(node: Any, membership: Membership) -> Member:
     host = node["Address"]
     if not isinstance(host, str):
         raise TypeError
-    return build_member(node["Name"], host or None, port)
+    return build_member(node["Name"], host or None, membership)

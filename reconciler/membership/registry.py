@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from reconciler.errors import ReconcilerError
 from reconciler.model import Member, Membership, Registry
+from reconciler.model.group import HTTPS
+from reconciler.status.access import OPEN_ACCESS, Access
 
 UNREACHABLE = "RegistryUnreachable"
 """It could not be asked, or not in time."""
@@ -51,11 +53,17 @@ class Registries:
     """Gives the client for each kind of registry."""
 
     def __init__(
-        self, *, docker_host: str, nomad_address: str, nomad_token_file: Path | None
+        self,
+        *,
+        docker_host: str,
+        nomad_address: str,
+        nomad_token_file: Path | None,
+        access: Access = OPEN_ACCESS,
     ) -> None:
         self._docker_host = docker_host
         self._nomad_address = nomad_address
         self._nomad_token_file = nomad_token_file
+        self._access = access
 
     def open(self, registry: Registry) -> RegistryClient:
         """Return the client; raises RegistryError where it is not installed."""
@@ -73,7 +81,7 @@ class Registries:
             case Registry.DNS:
                 from reconciler.membership.dns import DnsRegistry
 
-                return DnsRegistry()
+                return DnsRegistry(access=self._access)
             case Registry.NOMAD:
                 from reconciler.membership.nomad import NomadRegistry
 
@@ -90,7 +98,7 @@ def is_node_name(name: object) -> bool:
     return isinstance(name, str) and _NODE_NAME.fullmatch(name) is not None
 
 
-def build_member(name: Any, host: str | None, port: int) -> Member:
+def build_member(name: Any, host: str | None, membership: Membership) -> Member:
     """Return the node that a registry lists as `name`, at `host` where it says so.
 
     Raises RegistryError where no node can have that name.
@@ -101,9 +109,11 @@ def build_member(name: Any, host: str | None, port: int) -> Member:
             " digits, dots, hyphens and underscores, or narrow down what is looked up",
             NONSENSE,
         )
-    return Member(name, join_address(host, port) if host else None)
+    return Member(name, make_address(host, membership) if host else None)
 
 
-def join_address(host: str, port: int) -> str:
-    """Return `host:port`, with brackets where the host is an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def make_address(host: str, membership: Membership) -> str:
+    """Return the address of the status endpoint on a host, which may be an IPv6 address."""
+    scheme = HTTPS if membership.tls else ""
+    host = f"[{host}]" if ":" in host else host
+    return f"{scheme}{host}:{membership.port}"

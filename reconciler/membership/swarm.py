@@ -4,23 +4,25 @@ Only a manager knows them, so the agent's RECONCILER_DOCKER_HOST must lead to a 
 The label is compared here: `docker node ls` filters by node label only since Docker 20.10, and an
 older one would refuse the question.
 
-The docker SDK reads answers without a bound and counts its timeout from one read to the next.
-`_Engine` gives both an end. Imported only when a group asks for it: the SDK is an extra.
+Imported only when a group asks for it: the docker SDK is an extra.
 """
 
-import socket
-import time
-from collections.abc import Iterator
 from contextlib import closing
-from io import BytesIO
 from typing import Any
 
 import requests
-from docker import APIClient
 from docker.errors import APIError, DockerException
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as ReadTimeoutError
 
+from reconciler.docker_engine import (
+    UNIX,
+    AnswerTooLargeError,
+    Engine,
+    causes,
+    socket_path,
+    try_socket,
+)
 from reconciler.membership.registry import (
     MAX_MEMBERS,
     NONSENSE,
@@ -32,11 +34,9 @@ from reconciler.model import Member, Membership
 from reconciler.status.client import printable
 from reconciler.threads import run_beside
 
-_UNIX = "unix://"
 _DEADLINE_SECONDS = 5.0
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 """A node is listed in 2 to 8 kB, most of it about its plugins."""
-_CHUNK_BYTES = 64 * 1024
 _MAX_QUOTED_CHARACTERS = 200
 _NOT_A_LIST = "the answer is not Docker's list of nodes"
 _MISREADINGS = (TypeError, LookupError, RecursionError)
@@ -55,40 +55,36 @@ class SwarmRegistry:
         return await run_beside(lambda: self._list(membership), "swarm")
 
     def _list(self, membership: Membership) -> tuple[Member, ...]:
-        if not self._host.startswith((_UNIX, "tcp://")):
+        if not self._host.startswith((UNIX, "tcp://")):
             raise RegistryError(
                 "RECONCILER_DOCKER_HOST is not an address of Docker; write it as"
                 " unix:///var/run/docker.sock or tcp://host:port"
             )
         try:
-            if self._host.startswith(_UNIX):
-                _try_socket("/" + self._host.removeprefix(_UNIX).lstrip("/"))
-            with closing(_Engine(self._host)) as engine:
+            if self._host.startswith(UNIX):
+                try_socket(socket_path(self._host), _DEADLINE_SECONDS)
+            with closing(Engine(self._host, _DEADLINE_SECONDS, _MAX_BODY_BYTES)) as engine:
                 nodes = engine.nodes()
-        except (DockerException, HTTPError, OSError, ValueError, *_MISREADINGS) as error:
+        except (
+            AnswerTooLargeError,
+            DockerException,
+            HTTPError,
+            OSError,
+            ValueError,
+            *_MISREADINGS,
+        ) as error:
             raise _explain(error) from None
         label, _, value = membership.query.partition("=")
         try:
             if not isinstance(nodes, list) or len(nodes) > MAX_MEMBERS:
                 raise TypeError
             return tuple(
-                build_member(node["Description"]["Hostname"], _find_host(node), membership.port)
+                build_member(node["Description"]["Hostname"], _find_host(node), membership)
                 for node in nodes
                 if (node["Spec"].get("Labels") or {}).get(label) == value and _takes_tasks(node)
             )
         except (KeyError, TypeError, AttributeError):
             raise RegistryError(_NOT_A_LIST, NONSENSE) from None
-
-
-def _try_socket(path: str) -> None:
-    """Raise OSError where nobody listens at `path`.
-
-    The SDK would leave its socket to the garbage collector: one more file open with each question
-    for as long as Docker is away.
-    """
-    with socket.socket(socket.AF_UNIX) as attempt:
-        attempt.settimeout(_DEADLINE_SECONDS)
-        attempt.connect(path)
 
 
 def _takes_tasks(node: Any) -> bool:
@@ -106,50 +102,13 @@ def _find_host(node: Any) -> str | None:
     return next((host for host in hosts if host not in _NO_ADDRESSES), None)
 
 
-class _Engine(APIClient):  # type: ignore[misc]
-    """The SDK's client, with a bound to the size and the time of all its answers."""
-
-    def __init__(self, host: str) -> None:
-        self._end = time.monotonic() + _DEADLINE_SECONDS
-        # Without a version it asks for the engine's, which is right for old and new ones.
-        super().__init__(host, timeout=_DEADLINE_SECONDS)
-
-    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send one request and return its whole answer; overrides requests.Session."""
-        kwargs |= {"stream": True, "timeout": self._left(), "proxies": {}}
-        with closing(super().send(request, **kwargs)) as response:
-            body = bytearray()
-            while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
-                body += chunk
-                if len(body) > _MAX_BODY_BYTES:
-                    raise RegistryError(
-                        "Docker answered with more than 64 MiB, which no list of nodes has",
-                        NONSENSE,
-                    )
-                self._left()
-        whole = requests.Response()
-        whole.status_code, whole.reason = response.status_code, response.reason
-        whole.headers, whole.encoding, whole.url = response.headers, "utf-8", response.url
-        whole.raw = BytesIO(bytes(body))
-        return whole
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Return nothing, so that no redirect is followed; overrides requests.Session."""
-
-    def _left(self) -> float:
-        seconds = self._end - time.monotonic()
-        if seconds <= 0:
-            raise requests.Timeout
-        return seconds
-
-
 def _explain(error: Exception) -> RegistryError:
     """Return what went wrong in a sentence; the SDK wraps it in up to four exceptions."""
-    causes = list(_chain(error))
-    for cause in causes:
+    found = list(causes(error))
+    for cause in found:
         match cause:
-            case RegistryError():
-                return cause
+            case AnswerTooLargeError():
+                return RegistryError(f"{cause}, which no list of nodes has", NONSENSE)
             case APIError():
                 words = printable(" ".join(str(cause.explanation).split()))
                 return RegistryError(
@@ -161,15 +120,9 @@ def _explain(error: Exception) -> RegistryError:
                 return RegistryError(f"Docker did not answer within {_DEADLINE_SECONDS:g} s")
             case requests.JSONDecodeError() | TypeError() | LookupError() | RecursionError():
                 return RegistryError(_NOT_A_LIST, NONSENSE)
-    root = causes[-1]
+    root = found[-1]
     words = (root.strerror if isinstance(root, OSError) else None) or str(root)
     return RegistryError(
         f"Docker cannot be asked: {printable(words[:_MAX_QUOTED_CHARACTERS])}; is its socket"
         " mounted, and RECONCILER_DOCKER_HOST right?"
     )
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

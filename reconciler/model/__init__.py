@@ -7,7 +7,7 @@ without touching anything.
 
 from reconciler.model.available import Available, Listing, Query, Snapshot, StoredFile, Unavailable
 from reconciler.model.desired import Commit, Deployment, Desired, Lock, LockedVersion, Problem
-from reconciler.model.group import Group, Member, Membership, Quota, Registry
+from reconciler.model.group import Group, Member, Membership, Quota, Registry, ServerSpec
 from reconciler.model.local import Local, LocalVersion, Staged
 from reconciler.model.outcome import Condition, Outcome, Pause, Phase, Progress
 from reconciler.model.rollout import Golden, Rollout, Strategy, Wave
@@ -40,6 +40,7 @@ __all__ = [
     "Rollout",
     "Served",
     "ServerConfig",
+    "ServerSpec",
     "Snapshot",
     "Staged",
     "State",

@@ -28,12 +28,19 @@ class Snapshot:
     source: str
     version: int
     folder: str
-    """The version's folder name as it stands in the source: `42`, or `0042`."""
+    """The version's folder name as it stands in the source: `42`, or `0042`; empty where the
+    version is one archive beside the others (`42.zip`)."""
     files: tuple[StoredFile, ...]
+    archive: str | None = field(default=None, kw_only=True)
+    """Which of the files is the archive that holds the version; None for plain files."""
+
+    def place_of(self, file: StoredFile) -> str:
+        """Return where one of the files lies below the source."""
+        return f"{self.folder}/{file.path}" if self.folder else file.path
 
     @property
     def size_bytes(self) -> int:
-        """Sum of all files."""
+        """Sum of all files as they are stored; an archive counts packed."""
         return sum(file.size_bytes for file in self.files)
 
     @property

@@ -35,12 +35,22 @@ REMOVALS_ALLOWED = "RemovalsAllowed"
 MODELS_INTACT = "ModelsIntact"
 CHANGES_ALLOWED = "ChangesAllowed"
 
+SERVER_SUPERVISED = "ServerSupervised"
+
+SERVER_POISONED = "ServerPoisoned"
+RELOAD_STUCK = "ReloadStuck"
 SLOW_RELOAD_SECONDS = 30.0
 _WELL = "AsExpected"
 # TensorFlow Serving 2.20 stores a config before it has checked the platforms of its new models;
 # from then on every reload fails while reading what is stored, until a restart.
 _POISONED = ("Illegal setting neither", "Illegal setting both")
 SIGNATURES_OFF = Condition(SOURCE_VERIFIED, True, _WELL, "no commit needs to be signed")
+NOT_SUPERVISED = Condition(
+    SERVER_SUPERVISED,
+    True,
+    "Off",
+    "the server's container is left to whoever runs it (RECONCILER_SUPERVISE is off)",
+)
 
 
 def find_conditions(
@@ -57,6 +67,7 @@ def find_conditions(
         _bucket(world.available),
         _reachable(world.served),
         _accepts(memory, elsewhere, now),
+        world.supervised or NOT_SUPERVISED,
         _removals(leaving),
         _intact(world.local),
     )
@@ -152,7 +163,7 @@ def _accepts(memory: Memory, elsewhere: tuple[str, ...], now: float) -> Conditio
                 " client sent it one without a platform; only a restart of the server helps:"
                 " models go on being served, and it will come up with what worked last"
             )
-            return Condition(SERVING_ACCEPTS, False, "ServerPoisoned", sentence)
+            return Condition(SERVING_ACCEPTS, False, SERVER_POISONED, sentence)
         sentence = (
             f"TensorFlow Serving did not take the last config: {failure.message}; tried again in"
             f" {format_seconds(max(0.0, failure.retry_at - now))}"
@@ -168,7 +179,7 @@ def _accepts(memory: Memory, elsewhere: tuple[str, ...], now: float) -> Conditio
                 " Models go on being served, no change is possible until it ends; if it never"
                 " does, restart the server"
             )
-            return Condition(SERVING_ACCEPTS, False, "ReloadStuck", sentence)
+            return Condition(SERVING_ACCEPTS, False, RELOAD_STUCK, sentence)
     return Condition(SERVING_ACCEPTS, True, _WELL, "no reload is refused or overdue")
 
 

@@ -56,6 +56,7 @@ from reconciler.planning.outcome import (
     describe_handover,
     describe_leaving,
 )
+from reconciler.planning.resolve import INCOMPLETE
 from reconciler.planning.restart import find_restart_config, forget_good, keep_safe
 from reconciler.planning.retention import Leaving, find_leaving, find_removals
 from reconciler.planning.rollout import Goal, Request, explain, next_request
@@ -71,8 +72,11 @@ from reconciler.planning.steps import (
     WriteConfig,
 )
 from reconciler.planning.trial_names import model_of, trial_name
+from reconciler.planning.versions import BAD_ARCHIVE
 from reconciler.planning.waves import await_turn
 
+_FINAL = frozenset({LOCK_MISMATCH, BAD_ARCHIVE, INCOMPLETE})
+"""Bytes of which one of these was said stay so; another lock or other bytes are tried at once."""
 _MOVING = frozenset({DOWNLOADING, LOADING, WAITING, MOVING_LABELS, UNLOADING, LISTING, TRYING})
 
 
@@ -362,8 +366,7 @@ def _fetches(
         for version, snapshot in sorted(target.snapshots.items()):
             failure = memory.of(model).fetch_failures.get(version)
             is_same = failure and failure.digest == snapshot.digest
-            # Bytes that are not the locked ones stay that; a new lock forgets the failure.
-            waits = failure and (now < failure.retry_at or failure.reason == LOCK_MISMATCH)
+            waits = failure and (now < failure.retry_at or failure.reason in _FINAL)
             if (model, version) not in room and not (is_same and waits):
                 locked = target.deployment.locked(version)
                 reason = f"{target.deployment.path} wants version {version}"

@@ -83,7 +83,8 @@ def _find_trouble(version: int, listing: Listing, settle_seconds: float) -> NotR
         return NotReady(version, BAD_OBJECT_NAME, listing.refused[version])
     snapshot = listing.snapshots[version]
     place = f"version {version} of {listing.query.source}"
-    missing = find_missing(file.path for file in snapshot.files)
+    # What an archive holds is known once it is here.
+    missing = None if snapshot.archive else find_missing(file.path for file in snapshot.files)
     if missing is not None:
         sentence = f"{place} is incomplete: it lacks {missing}; upload the rest of it"
         return NotReady(version, INCOMPLETE, sentence)

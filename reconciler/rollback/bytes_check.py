@@ -13,6 +13,7 @@ from reconciler.model import Deployment, Listing, Member, Query
 from reconciler.planning.locks import find_mismatch
 from reconciler.planning.resolve import NotReady, Resolved, resolve
 from reconciler.sources.registry import Sources
+from reconciler.status.access import OPEN_ACCESS, Access
 from reconciler.status.client import StatusError, fetch_status, parse_status
 
 BYTES_GONE = "BytesGone"
@@ -37,6 +38,7 @@ def check_bytes(
     nodes: Iterable[Member],
     sources: Sources,
     offer: Offer,
+    access: Access = OPEN_ACCESS,
 ) -> list[str]:
     """Return what is worth knowing about a version's bytes before it is asked for.
 
@@ -50,7 +52,7 @@ def check_bytes(
     lack = _find_lack(deployment, version, listing)
     if lack is None:
         return []
-    found = _ask_nodes(deployment.model, version, nodes)
+    found = _ask_nodes(deployment.model, version, nodes, access)
     if found.having and not found.lacking:
         return [
             f"{lack}, but {_join(found.having)} {_has(found.having)} it on disk, so the way back"
@@ -86,9 +88,11 @@ class _Answers:
     """Those that did not answer, or whose address is not known."""
 
 
-def _ask_nodes(model: str, version: int, nodes: Iterable[Member]) -> _Answers:
+def _ask_nodes(model: str, version: int, nodes: Iterable[Member], access: Access) -> _Answers:
     def ask(node: Member) -> bool | None:
-        return None if node.address is None else _has_on_disk(node.address, model, version)
+        if node.address is None:
+            return None
+        return _has_on_disk(node.address, model, version, access)
 
     answers = _Answers()
     members = sorted(nodes, key=lambda node: node.name)
@@ -99,9 +103,9 @@ def _ask_nodes(model: str, version: int, nodes: Iterable[Member]) -> _Answers:
     return answers
 
 
-def _has_on_disk(address: str, model: str, version: int) -> bool | None:
+def _has_on_disk(address: str, model: str, version: int, access: Access) -> bool | None:
     try:
-        report = parse_status(fetch_status(address, _NODE_DEADLINE_SECONDS))
+        report = parse_status(fetch_status(address, _NODE_DEADLINE_SECONDS, access=access))
     except StatusError:
         return None
     installed = [

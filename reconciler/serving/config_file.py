@@ -9,7 +9,7 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from reconciler.files import write_atomically
+from reconciler.files import make_folder, write_atomically
 from reconciler.model import Ask, ServerConfig
 from reconciler.planning.trial_names import model_of
 from reconciler.serving.protocol.control_pb2 import ModelServerConfig
@@ -65,9 +65,9 @@ def parse(text: str) -> ServerConfig | None:
 
 
 def write_config(path: Path, config: Mapping[str, Ask], base: str) -> None:
-    """Replace the file at `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, render(config, base).encode())
+    """Replace the file at `path`, which the model server's user can read as well."""
+    make_folder(path.parent, 0o755)
+    write_atomically(path, render(config, base).encode(), mode=0o644)
 
 
 def read_text(path: Path) -> str | None:

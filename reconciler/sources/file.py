@@ -15,7 +15,13 @@ from urllib.parse import unquote, urlsplit
 
 from reconciler.errors import SourceError
 from reconciler.model import Listing, Query, Snapshot, StoredFile
-from reconciler.planning.versions import MAX_FILES, group_versions, parse_version, show_name
+from reconciler.planning.versions import (
+    MAX_FILES,
+    group_versions,
+    parse_archive_name,
+    parse_version,
+    show_name,
+)
 from reconciler.sources.source import SourceChangedError, TransientReadError, describe_change
 
 _BUFFER_BYTES = 1024 * 1024
@@ -32,13 +38,18 @@ class FileSource:
         read_at_seconds = time.time()
         try:
             with os.scandir(top) as entries:
-                names = [entry.name for entry in entries if entry.is_dir()]
-            for name in names:
-                version = parse_version(name)
-                if version is not None and query.version in (None, version):
-                    found, unfit_found = walk_folder(top / name, f"{name}/")
-                    files += found
-                    unfit |= unfit_found
+                found = list(entries)
+            for entry in found:
+                is_folder = entry.is_dir()
+                version = (parse_version if is_folder else parse_archive_name)(entry.name)
+                if version is None or query.version not in (None, version):
+                    continue
+                if is_folder:
+                    within, unfit_within = walk_folder(top / entry.name, f"{entry.name}/")
+                    files += within
+                    unfit |= unfit_within
+                else:
+                    files.append(_describe(entry, entry.name, unfit))
         except FileNotFoundError as error:
             missing = Path(error.filename or top)
             if missing == top:
@@ -60,7 +71,7 @@ class FileSource:
         self, snapshot: Snapshot, file: StoredFile, start: int, end: int
     ) -> AsyncGenerator[bytes]:
         """Yield a range of one file, provided it is still the one that was listed."""
-        path = split_file_url(snapshot.source) / snapshot.folder / file.path
+        path = split_file_url(snapshot.source) / snapshot.place_of(file)
         for offset in range(start, end, _BUFFER_BYTES):
             length = min(_BUFFER_BYTES, end - offset)
             yield await asyncio.to_thread(_read_piece, path, snapshot, file, offset, length)
@@ -90,16 +101,19 @@ def walk_folder(folder: Path, prefix: str = "") -> tuple[list[StoredFile], dict[
                     pending.append(Path(entry.path))
                     continue
                 path = prefix + os.path.relpath(entry.path, folder)
-                status = entry.stat(follow_symlinks=False)
-                files.append(
-                    StoredFile(path, status.st_size, status.st_mtime_ns, None, status.st_ctime)
-                )
-                if not entry.is_file(follow_symlinks=False):
-                    kind = "a symbolic link" if entry.is_symlink() else "no plain file"
-                    unfit[path] = f"{show_name(path)} is {kind}; put the file itself there"
+                files.append(_describe(entry, path, unfit))
         if len(files) + len(pending) > MAX_FILES:
             break  # the count itself refuses the version
     return files, unfit
+
+
+def _describe(entry: "os.DirEntry[str]", path: str, unfit: dict[str, str]) -> StoredFile:
+    """Return a file as it is listed; what cannot be taken is noted in `unfit`."""
+    if not entry.is_file(follow_symlinks=False):
+        kind = "a symbolic link" if entry.is_symlink() else "no plain file"
+        unfit[path] = f"{show_name(path)} is {kind}; put the file itself there"
+    status = entry.stat(follow_symlinks=False)
+    return StoredFile(path, status.st_size, status.st_mtime_ns, None, status.st_ctime)
 
 
 def _read_piece(

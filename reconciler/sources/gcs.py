@@ -9,35 +9,29 @@ caller's, who counts attempts and bytes; obstore's own are off.
 """
 
 import base64
-import re
 import time
 from collections.abc import AsyncGenerator, Iterator
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import obstore
 import requests
-from google.api_core.exceptions import (
-    Forbidden,
-    GoogleAPICallError,
-    GoogleAPIError,
-    NotFound,
-    Unauthorized,
-)
+from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage.retry import DEFAULT_RETRY
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError, UnauthenticatedError
 from obstore.store import GCSStore
 
 from reconciler.errors import SourceError
 from reconciler.model import Listing, Query, Snapshot, StoredFile
 from reconciler.planning.versions import group_versions, show_name
 from reconciler.sources.gcs_access import Access
-from reconciler.sources.source import SourceChangedError, TransientReadError, describe_change
+from reconciler.sources.gcs_trouble import explain_listing, explain_read
+from reconciler.sources.source import SourceChangedError, describe_change
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig  # not there at run time
+    from obstore.store import ClientConfig, GCSConfig  # not there at run time
 
 _FIELDS = "items(name,size,generation,crc32c,updated,contentEncoding),nextPageToken"
 _PAGE_OBJECTS = 1000
@@ -65,24 +59,24 @@ class GcsSource:
         self._store = _open_store(bucket, access)
 
     def list(self, query: Query) -> Listing:
-        """Return the versions under the query's prefix; a pin lists its own folder first.
+        """Return the versions under the query's prefix; a pin lists its own names first.
 
-        A pin whose folder is empty may still be there under a zero-padded name, so then the whole
-        prefix is listed.
+        Those are what begins with `42/` and with `42.`, as an archive does. A pin of which neither
+        is there may still be there under a zero-padded name, so then the whole prefix is listed.
         """
         _, prefix = split_gcs_url(query.source)
         self._access.forget_clock()
         if query.version is not None:
-            listing = self._list_folder(query, prefix, f"{prefix}{query.version}/")
+            listing = self._list_names(query, prefix, str(query.version))
             if query.version in listing.snapshots or query.version in listing.refused:
                 return listing
-        return self._list_folder(query, prefix, prefix)
+        return self._list_names(query, prefix)
 
-    def _list_folder(self, query: Query, prefix: str, folder: str) -> Listing:
+    def _list_names(self, query: Query, prefix: str, beginning: str = "") -> Listing:
         files: list[StoredFile] = []
         unfit: dict[str, str] = {}
         try:
-            for blob in self._iterate(folder):
+            for blob in self._iterate(prefix, beginning):
                 path = blob.name.removeprefix(prefix)
                 files.append(_to_file(path, blob))
                 if blob.content_encoding == "gzip":
@@ -91,7 +85,9 @@ class GcsSource:
                         " its listed size and checksum are not those of the file; upload it plain"
                     )
         except (GoogleAPIError, GoogleAuthError, requests.RequestException) as error:
-            self._raise_list_error(query.source, error)
+            raise explain_listing(
+                query.source, self._bucket, error, anonymous=self._access.anonymous
+            ) from error
         if len(files) > _MAX_OBJECTS:
             raise SourceError(
                 f"{query.source} holds more than {_MAX_OBJECTS:,} objects; give each model a"
@@ -101,11 +97,18 @@ class GcsSource:
         read_at_seconds = self._access.clock_seconds or time.time()
         return group_versions(query, files, read_at_seconds, unfit)
 
-    def _iterate(self, folder: str) -> Iterator[Any]:
+    def _iterate(self, prefix: str, beginning: str) -> Iterator[Any]:
+        """Yield all objects under a prefix, or those that go on after `beginning` with . or /."""
+        names = prefix + beginning
         give_up_seconds = time.monotonic() + _LIST_SECONDS
-        blobs = self._access.client.list_blobs(
-            self._bucket,
-            prefix=folder or None,
+        self._access.renew_token()
+        client = self._access.client
+        blobs = client.list_blobs(
+            client.bucket(self._bucket, user_project=self._access.user_project or None),
+            prefix=names or None,
+            # In byte order the dot and the slash stand together, right before the digits.
+            start_offset=f"{names}." if beginning else None,
+            end_offset=f"{names}0" if beginning else None,
             fields=_FIELDS,
             page_size=_PAGE_OBJECTS,
             timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS),
@@ -115,42 +118,19 @@ class GcsSource:
             yield blob
             if time.monotonic() > give_up_seconds:
                 raise SourceError(
-                    f"listing gs://{self._bucket}/{folder} took longer than {_LIST_SECONDS} s",
+                    f"listing gs://{self._bucket}/{names} took longer than {_LIST_SECONDS} s",
                     "ListingFailed",
                 )
-
-    def _raise_list_error(self, source: str, error: Exception) -> NoReturn:
-        if isinstance(error, NotFound):
-            raise SourceError(
-                f"bucket {self._bucket} of {source} does not exist", "BucketNotFound"
-            ) from error
-        if isinstance(error, Forbidden):
-            raise SourceError(
-                f"listing {source} is forbidden; grant this node's service account"
-                f" roles/storage.objectViewer on bucket {self._bucket}",
-                "Forbidden",
-            ) from error
-        if isinstance(error, Unauthorized | GoogleAuthError):
-            found = "there are none" if self._access.anonymous else "this node's were refused"
-            raise SourceError(
-                f"listing {source} needs credentials and {found}; give this node a service"
-                " account that may read it",
-                "Unauthenticated",
-            ) from error
-        code = f" (HTTP {error.code})" if isinstance(error, GoogleAPICallError) else ""
-        raise SourceError(
-            f"listing {source} failed{code}: {_shorten(error)}; what is installed stays",
-            "ListingFailed",
-        ) from error
 
     async def read(
         self, snapshot: Snapshot, file: StoredFile, start: int, end: int
     ) -> AsyncGenerator[bytes]:
         """Yield a range of one object in the generation that the snapshot names."""
         _, prefix = split_gcs_url(snapshot.source)
-        name = f"{prefix}{snapshot.folder}/{file.path}"
-        shown = f"{snapshot.source}/{snapshot.folder}/{file.path}"
+        name = prefix + snapshot.place_of(file)
+        shown = f"{snapshot.source}/{snapshot.place_of(file)}"
         try:
+            await self._access.ensure_token()
             answer = await obstore.get_async(
                 self._store,
                 name,
@@ -162,14 +142,12 @@ class GcsSource:
                 yield buffer
         except FileNotFoundError as error:
             raise SourceChangedError(describe_change(snapshot, file)) from error
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise SourceError(
-                f"reading {shown} is forbidden; grant this node's service account"
-                f" roles/storage.objectViewer on bucket {self._bucket}",
-                "Forbidden",
+        except (BaseError, GoogleAuthError) as error:
+            if isinstance(error, UnauthenticatedError):
+                self._access.refuse_token()
+            raise explain_read(
+                shown, self._bucket, error, anonymous=self._access.anonymous
             ) from error
-        except BaseError as error:
-            raise TransientReadError(f"reading {shown} failed: {_shorten(error)}") from error
         except ValueError as error:
             raise SourceError(f"{shown} has a name that cannot be read", "BadSource") from error
 
@@ -191,32 +169,20 @@ def _to_file(path: str, blob: Any) -> StoredFile:
 
 
 def _open_store(bucket: str, access: Access) -> GCSStore:
-    if access.emulator:
+    client: ClientConfig = {**_CLIENT, "allow_http": access.endpoint is not None}
+    if access.user_project:
+        client["default_headers"] = {"x-goog-user-project": access.user_project}
+    config: GCSConfig = {"bucket": bucket, "skip_signature": access.anonymous}
+    if access.endpoint:
         # fake-gcs-server answers the XML API, which obstore speaks, under its public host name
         # alone; its JSON API's download path has the same shape and is always there.
-        return GCSStore(
-            "o",
-            config={
-                "base_url": f"{access.emulator}/download/storage/v1/b/{bucket}",
-                "skip_signature": True,
-            },
-            client_options={**_CLIENT, "allow_http": True},
-            retry_config={"max_retries": 0},
-        )
+        config["base_url"] = f"{access.endpoint}/download/storage/v1/b/{bucket}"
+        config["bucket"] = "o"
     return GCSStore(
-        bucket,
-        config={"skip_signature": access.anonymous},
-        client_options=_CLIENT,
+        config=config,
+        client_options=client,
         retry_config={"max_retries": 0},
-        credential_provider=None if access.anonymous else access.provide_token,
+        # Also where nothing is signed: without it obstore would read the machine's credentials,
+        # and fail over kinds of them that it does not know.
+        credential_provider=access.provide_token,
     )
-
-
-def _shorten(error: Exception) -> str:
-    """Return the first line of an error's text; what follows are Rust's or HTML's insides.
-
-    The request's own URL goes too: it says nothing to a person, and makes one trouble look like as
-    many as there were requests.
-    """
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r" with url: \S+", "", lines[0])[:300]

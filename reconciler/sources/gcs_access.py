@@ -1,46 +1,91 @@
-"""How Cloud Storage is reached: endpoint, credentials and the server's clock.
+"""How Cloud Storage is reached: endpoint, credentials, who pays, and the server's clock.
 
 One `Access` is shared by all buckets, so that there is one token to renew and one set of kept
 connections. STORAGE_EMULATOR_HOST is honoured as everywhere, and then nothing is signed.
+
+The official client renews its token by itself. For the bulk reader this module does: a token is
+made sure of before each read and renewed when Cloud Storage refuses it before its time, as it does
+where this node's clock went back. The reader is never given the chance to call the token endpoint
+on its own threads, where one that hangs would hold up the downloads that go well.
 """
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import google.auth
 import requests
 from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import DefaultCredentialsError
+from google.auth.exceptions import DefaultCredentialsError, RefreshError
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud.storage import Client
+
+from reconciler.settings import environment_name
+from reconciler.sources.gcs_trouble import PageError, explain_broken_credentials
+from reconciler.threads import run_beside
 
 if TYPE_CHECKING:
     from obstore.store import GCSCredential
 
 READ_SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 WRITE_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+USER_PROJECT_VARIABLE = environment_name("user_project")
+KEY_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
+
+_TOKEN_SECONDS = 20
+"""How long one question to a token endpoint may take; the library's own limit is 120 s."""
+_MIN_TOKEN_AGE_SECONDS = 10.0
+"""A token younger than this is not renewed for being refused: the next would be refused too."""
+_LOOK_AGAIN_SECONDS = 300.0
+"""Between two searches for credentials; off Google's machines each takes some ten seconds."""
+_ALWAYS_ASK = datetime(2000, 1, 1, tzinfo=UTC)
+"""Expiry of every token handed to the reader, so that it keeps none that was replaced here."""
 
 
 class Access:
     """The official client with application default credentials, or none where there are none.
 
     Without any credentials requests go unsigned, which is enough for public buckets; a private
-    one then answers 401 and the message says so.
+    one then answers 401 and the message says so. Credentials that are there but cannot be used are
+    no reason to go unsigned: SourceError, reason Unauthenticated.
+
+    `user_project` is billed for what requester-pays buckets cost; the commands, which have no
+    settings, leave it to the environment. `endpoint` stands in for Google's and is reached with
+    credentials, other than an emulator.
     """
 
-    def __init__(self, environment: Mapping[str, str] = os.environ, scope: str = READ_SCOPE):
-        self._lock = threading.Lock()
+    def __init__(
+        self,
+        environment: Mapping[str, str] = os.environ,
+        scope: str = READ_SCOPE,
+        *,
+        user_project: str | None = None,
+        endpoint: str | None = None,
+    ) -> None:
         self._answer = threading.local()
-        self.emulator = _read_emulator(environment)
-        self._credentials = _go_unsigned() if self.emulator else _find_credentials(scope)
+        self._key_file = _find_key_file()
+        self._key_mark = _mark(self._key_file)
+        emulator = _read_emulator(environment)
+        self.user_project = (
+            environment.get(USER_PROJECT_VARIABLE, "") if user_project is None else user_project
+        )
+        self.endpoint = endpoint or emulator
+        self._request = _Request()
+        self._credentials = _go_unsigned() if emulator else find_credentials(scope, self._request)
         self.anonymous = isinstance(self._credentials, AnonymousCredentials)
-        session = _open_session(self._credentials)
-        session.hooks["response"].append(self._note_clock)
-        options = {"api_endpoint": self.emulator} if self.emulator else None
+        self._renewing = threading.Lock()
+        self._renewed_at = -_MIN_TOKEN_AGE_SECONDS
+        self._refused: object = None
+        self._looked_at = time.monotonic()
+        self._is_unwelcome = False
+        session = _open_session(self._credentials, self._request)
+        session.hooks["response"] += [self._note_clock, self._note_refusal]
+        options = {"api_endpoint": self.endpoint} if self.endpoint else None
         # A project is asked for only by calls that create buckets; None is "no project".
         self.client = Client(
             project=None, credentials=self._credentials, _http=session, client_options=options
@@ -49,6 +94,17 @@ class Access:
     def close(self) -> None:
         """Let go of the kept connections."""
         self.client.close()
+
+    @property
+    def outdated(self) -> bool:
+        """Whether to look for credentials again: the key file was exchanged, or none were found.
+
+        The second because a node may start before its metadata server; only after a refusal, as
+        public buckets need none.
+        """
+        if self._is_unwelcome:
+            return time.monotonic() - self._looked_at > _LOOK_AGAIN_SECONDS
+        return _mark(self._key_file) != self._key_mark
 
     def forget_clock(self) -> None:
         """Start a new measurement of the server's clock in this thread."""
@@ -63,16 +119,38 @@ class Access:
         seconds: float | None = getattr(self._answer, "seconds", None)
         return seconds
 
+    async def ensure_token(self) -> None:
+        """See to it that `provide_token` has one that lasts; raises GoogleAuthError."""
+        if not self._has_token:
+            await run_beside(self.renew_token, "token")
+
+    def renew_token(self) -> None:
+        """The same, blocking."""
+        with self._renewing:
+            if self._has_token:
+                return
+            try:
+                self._credentials.refresh(self._request)
+            except (ValueError, TypeError, LookupError, AttributeError) as error:
+                # An answer that is no token's: the library looks into it without looking at it.
+                words = f"the answer was no token ({type(error).__name__})"
+                raise RefreshError(words) from error  # type: ignore[no-untyped-call]
+            self._renewed_at, self._refused = time.monotonic(), None
+
     def provide_token(self) -> "GCSCredential":
-        """Return a bearer token for the bulk reader, renewed when it is about to expire."""
-        with self._lock:
-            if not self._credentials.valid:
-                self._credentials.refresh(Request())
-            expiry: datetime | None = self._credentials.expiry
-            return {
-                "token": str(self._credentials.token),
-                "expires_at": expiry.replace(tzinfo=UTC) if expiry else None,
-            }
+        """Return the bearer token for the bulk reader as `ensure_token` left it."""
+        return {"token": str(self._credentials.token), "expires_at": _ALWAYS_ASK}
+
+    def refuse_token(self) -> None:
+        """Have the token replaced before the next read, because Cloud Storage did not take it."""
+        if time.monotonic() - self._renewed_at >= _MIN_TOKEN_AGE_SECONDS:
+            self._refused = self._credentials.token
+
+    @property
+    def _has_token(self) -> bool:
+        if self.anonymous:
+            return True
+        return bool(self._credentials.valid) and self._credentials.token != self._refused
 
     def _note_clock(self, response: requests.Response, *_: Any, **__: Any) -> None:
         if self.clock_seconds is None and "Date" in response.headers:
@@ -81,21 +159,75 @@ class Access:
             except ValueError:
                 self._answer.seconds = None
 
+    def _note_refusal(self, response: requests.Response, *_: Any, **__: Any) -> None:
+        if self.anonymous and response.status_code == 401:
+            self._is_unwelcome = True
 
-def _find_credentials(scope: str) -> Any:
+
+class _Request(Request):
+    """A question to where tokens are given, with a deadline of our own and no patience for pages.
+
+    The library takes whatever comes with status 200 for a token's answer and stumbles over HTML.
+    """
+
+    def __call__(
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: Any = _TOKEN_SECONDS,
+        **options: Any,
+    ) -> Any:
+        answer = super().__call__(  # type: ignore[no-untyped-call]
+            url, method=method, body=body, headers=headers, timeout=timeout, **options
+        )
+        if answer.headers.get("Content-Type", "").startswith("text/html"):
+            words = f"HTTP {answer.status} with a web page"
+            raise PageError(words)  # type: ignore[no-untyped-call]
+        return answer
+
+
+def find_credentials(scope: str, request: Request | None = None) -> Any:
+    """Return the application default credentials, anonymous ones where there are none; blocking.
+
+    Raises SourceError, Unauthenticated, where there are some that cannot be used.
+    """
+    key_file = _find_key_file()
     try:
-        credentials, _ = google.auth.default(scopes=[scope])
-    except DefaultCredentialsError:
-        return _go_unsigned()
+        credentials, _ = google.auth.default(scopes=[scope], request=request or _Request())
+    except DefaultCredentialsError as error:
+        if key_file is None:
+            return _go_unsigned()
+        raise explain_broken_credentials(key_file, KEY_VARIABLE, error) from error
+    except Exception as error:
+        # A file that is no key makes the library stumble in ways that it does not foresee.
+        raise explain_broken_credentials(key_file, KEY_VARIABLE, error) from error
     return credentials
+
+
+def _find_key_file() -> Path | None:
+    named = os.environ.get(KEY_VARIABLE, "")
+    return Path(named) if named else None
+
+
+def _mark(path: Path | None) -> tuple[int, int, int] | None:
+    """Return what changes with a file's content; None where there is no file."""
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size) if status else None
 
 
 def _go_unsigned() -> Any:
     return AnonymousCredentials()  # type: ignore[no-untyped-call]
 
 
-def _open_session(credentials: Any) -> requests.Session:
-    return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
+def _open_session(credentials: Any, request: Request) -> requests.Session:
+    return AuthorizedSession(  # type: ignore[no-untyped-call]
+        credentials, refresh_timeout=_TOKEN_SECONDS, auth_request=request
+    )
 
 
 def _read_emulator(environment: Mapping[str, str]) -> str | None:

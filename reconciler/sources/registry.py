@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
 
 class Sources:
-    """The sources of one node. May be used from several threads."""
+    """The sources of one node. May be used from several threads.
 
-    def __init__(self) -> None:
+    `user_project` is billed for what requester-pays buckets cost; None leaves it to the
+    environment.
+    """
+
+    def __init__(self, user_project: str | None = None) -> None:
+        self._user_project = user_project
         self._lock = threading.Lock()
         self._files = FileSource()
         self._buckets: dict[str, Source] = {}
@@ -35,7 +40,7 @@ class Sources:
     def open(self, url: str) -> Source:
         """Return the source for a `gs://` or `file://` URL; blocking, as credentials are sought.
 
-        Raises SourceError for any other URL.
+        Raises SourceError for any other URL, and where credentials are there but cannot be used.
         """
         if url.startswith("file:"):
             split_file_url(url)
@@ -52,7 +57,12 @@ class Sources:
         from reconciler.sources.gcs_access import Access
 
         bucket, _ = split_gcs_url(url)
+        if self._access is not None and self._access.outdated:
+            # Reads under way go on with what they have: a source keeps its own access.
+            self._access.close()
+            self._access = None
+            self._buckets.clear()
         if bucket not in self._buckets:
-            self._access = self._access or Access()
+            self._access = self._access or Access(user_project=self._user_project)
             self._buckets[bucket] = GcsSource(bucket, self._access)
         return self._buckets[bucket]

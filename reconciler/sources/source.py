@@ -47,6 +47,6 @@ class Source(Protocol):
 def describe_change(snapshot: Snapshot, file: StoredFile) -> str:
     """Return the sentence about a file that is no longer what the listing said."""
     return (
-        f"{snapshot.source}/{snapshot.folder}/{file.path} was deleted or overwritten after it was"
+        f"{snapshot.source}/{snapshot.place_of(file)} was deleted or overwritten after it was"
         " listed; the next listing decides what to take"
     )

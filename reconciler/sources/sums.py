@@ -17,10 +17,10 @@ import google_crc32c
 
 from reconciler.errors import SourceError
 from reconciler.model import Snapshot, StoredFile
-from reconciler.planning.versions import show_name
+from reconciler.planning import versions
 from reconciler.sources.source import Source, TransientReadError
 
-SUMS_NAME = "SHA256SUMS"
+SUMS_NAME = versions.SUMS_NAME
 """The list's own name in the version's folder; it does not list itself."""
 BAD_SUMS = "BadSums"
 """A version's SHA256SUMS cannot be read, or is not about the files that are there."""
@@ -58,7 +58,7 @@ def parse_sums(data: bytes) -> dict[str, str]:
         if match is None:
             raise ValueError(f"line {number} is not a sha256 sum, two blanks and a path")
         if match[2] in sums:
-            raise ValueError(f"line {number} names {show_name(match[2])} a second time")
+            raise ValueError(f"line {number} names {versions.show_name(match[2])} a second time")
         sums[match[2]] = match[1].lower()
     return sums
 
@@ -144,5 +144,5 @@ def _name(snapshot: Snapshot) -> str:
 def _show_paths(paths: Iterable[str]) -> str:
     ordered = sorted(paths)
     more = len(ordered) - _NAMED_PATHS
-    named = ", ".join(show_name(path) for path in ordered[:_NAMED_PATHS])
+    named = ", ".join(versions.show_name(path) for path in ordered[:_NAMED_PATHS])
     return f"{named} and {more:,} more" if more > 0 else named

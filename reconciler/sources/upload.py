@@ -50,10 +50,11 @@ def _upload_to_bucket(
 
     from reconciler.sources.gcs import split_gcs_url
     from reconciler.sources.gcs_access import WRITE_SCOPE, Access
+    from reconciler.sources.gcs_trouble import quote
 
     bucket_name, prefix = split_gcs_url(url)
     access = Access(scope=WRITE_SCOPE)
-    bucket = access.client.bucket(bucket_name)
+    bucket = access.client.bucket(bucket_name, user_project=access.user_project or None)
 
     options: dict[str, Any] = {
         "content_type": "application/octet-stream",
@@ -76,9 +77,8 @@ def _upload_to_bucket(
     except PreconditionFailed as error:
         raise _describe_taken(url, version) from error
     except (GoogleAPIError, GoogleAuthError, requests.RequestException, DataCorruption) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise SourceError(
-            f"uploading to {url}/{version} failed: {first_line[:300]}; what is there of it is"
+            f"uploading to {url}/{version} failed: {quote(error)}; what is there of it is"
             " incomplete and is not taken by any node, publish again under the next number",
             "PublishFailed",
         ) from error

@@ -14,6 +14,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.model import Available, Listing, Query, Unavailable
 from reconciler.sources.registry import Sources
 from reconciler.threads import run_beside
+from reconciler.tracing import Tracing
 
 _LISTINGS_AT_ONCE = 8
 _LISTING_DEADLINE_SECONDS = 300.0
@@ -27,6 +28,8 @@ class _Entry:
     listing: Listing | None = None
     trouble: Unavailable | None = None
     failures: int = 0
+    is_overtaken: bool = False
+    """Whether something changed while it was being listed, which that listing may not show."""
 
 
 class BucketWatch:
@@ -39,11 +42,13 @@ class BucketWatch:
         interval_seconds: float,
         recheck_seconds: float,
         clock: Callable[[], float],
+        tracing: Tracing | None = None,
     ) -> None:
         self._sources = sources
         self._interval_seconds = interval_seconds
         self._recheck_seconds = recheck_seconds
         self._clock = clock
+        self._tracing = tracing or Tracing()
         self._entries: dict[Query, _Entry] = {}
         self._rechecks: dict[Query, bool] = {}
         self._gate = asyncio.Semaphore(_LISTINGS_AT_ONCE)
@@ -90,15 +95,22 @@ class BucketWatch:
 
     def hasten_source(self, source: str) -> None:
         """Ask everything about one source now: its last answer has turned out to be old."""
-        for query in self._entries:
+        for query, entry in self._entries.items():
             if query.source == source:
                 self.hasten(query)
+                entry.is_overtaken = True
 
     def hasten_all(self) -> None:
         """Ask everything that is not a mere re-check now."""
         for query, is_recheck in self._rechecks.items():
             if not is_recheck:
                 self.hasten(query)
+                self._entries[query].is_overtaken = True
+
+    def find_sources(self, url: str) -> set[str]:
+        """Return the sources that are asked about and hold the object of that URL."""
+        sources = {query.source for query in self._entries}
+        return {source for source in sources if url.startswith(source.rstrip("/") + "/")}
 
     def next_due_seconds(self) -> float:
         """Return how long nothing is due, negative when something is overdue."""
@@ -115,6 +127,8 @@ class BucketWatch:
 
     async def _ask(self, query: Query) -> bool:
         async with self._gate:
+            if query in self._entries:
+                self._entries[query].is_overtaken = False
             answer = await self._list(query)
         entry = self._entries.get(query)
         if entry is None:
@@ -130,7 +144,9 @@ class BucketWatch:
                 self._interval_seconds, _FIRST_RETRY_SECONDS * 2 ** min(entry.failures, 20)
             )
             entry.failures += 1
-        entry.due_at = self._clock() + self._jitter(wait_seconds)
+        entry.due_at = self._clock()
+        if not entry.is_overtaken:
+            entry.due_at += self._jitter(wait_seconds)
         return before != (entry.listing, entry.trouble)
 
     async def _list(self, query: Query) -> Listing | Unavailable:
@@ -138,8 +154,9 @@ class BucketWatch:
             return self._sources.open(query.source).list(query)
 
         try:
-            async with asyncio.timeout(_LISTING_DEADLINE_SECONDS):
-                return await run_beside(ask, "listing")
+            with self._tracing.span("list", source=query.source):
+                async with asyncio.timeout(_LISTING_DEADLINE_SECONDS):
+                    return await run_beside(ask, "listing")
         except ReconcilerError as error:
             return Unavailable(error.reason, str(error))
         except TimeoutError:

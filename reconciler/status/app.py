@@ -9,12 +9,13 @@
     POST /sync           look at git and the buckets now; needs the bearer token
     POST /hooks/git      a forge's webhook: look at git now; needs its signature
 
+Where there is a read token, every GET but the two probes needs it (guard.py).
+
 Handlers hand out what lies ready on the board and never wait for a disk, a lock or a thread (the
 secret files apart, a few local bytes), so that they answer while the node is busy. An error is a
 JSON object `{"error": sentence}`. No request body is read but that of a webhook (hooks.py).
 """
 
-import hmac
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,10 +30,11 @@ from starlette.types import ASGIApp
 from reconciler.status import metrics
 from reconciler.status.board import StatusBoard
 from reconciler.status.client import BADGE_HEADER
+from reconciler.status.guard import Guard
 from reconciler.status.hooks import HookSettings, HookTaker
 from reconciler.status.journal import MAX_READ, render_change
 from reconciler.status.pushes import Result
-from reconciler.status.secret import read_secret
+from reconciler.status.secret import is_among, read_tokens
 from reconciler.status.web import (
     SecurityHeaders,
     StaticFiles,
@@ -52,6 +54,7 @@ def make_app(
     token_file: Path | None,
     hooks: HookSettings,
     others: Sequence[BaseRoute] = (),
+    read_token_file: Path | None = None,
 ) -> ASGIApp:
     """Return the ASGI application that shows `board`, and answers on `others` as well."""
     endpoints = _Endpoints(board, token_file, HookTaker(board.wake_git, hooks))
@@ -70,7 +73,7 @@ def make_app(
         ],
         exception_handlers=error_handlers("/, /status, /fleet, /history, /metrics"),
     )
-    return SecurityHeaders(app)
+    return SecurityHeaders(Guard(app, read_token_file))
 
 
 class _Endpoints:
@@ -159,13 +162,13 @@ def _check_token(authorization: str | None, token_file: Path | None) -> None:
             "POST /sync needs the header `Authorization: Bearer <token>`.",
             headers={"www-authenticate": "Bearer"},
         )
-    wanted = read_secret(token_file)
-    if not wanted:
+    tokens = read_tokens(token_file)
+    if not tokens:
         raise HTTPException(
             403, "The token file of this node is missing, unreadable or empty; nobody is let in."
         )
     # Starlette decodes headers as latin-1, so this gives back the bytes that were sent.
-    if not hmac.compare_digest(given.strip().encode("latin-1"), wanted):
+    if not is_among(given.strip().encode("latin-1"), tokens):
         raise HTTPException(
             401,
             "The token is not the one in this node's token file.",

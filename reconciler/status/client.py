@@ -8,6 +8,7 @@ schema is too slow: what is used of them is read out and checked here.
 import http.client
 import json
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -21,6 +22,7 @@ import jsonschema
 
 from reconciler.errors import ReconcilerError
 from reconciler.resources import data_folder
+from reconciler.status.access import OPEN_ACCESS, Access, AccessError
 from reconciler.status.changes import Result
 from reconciler.status.journal import MAX_READ
 from reconciler.status.report import Json
@@ -28,6 +30,17 @@ from reconciler.status.report import Json
 _MAX_BODY_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_ADVICE = {
+    # OpenSSL's X509_V_ERR numbers.
+    10: "; it must be renewed there (RECONCILER_TLS_CERT_FILE)",
+    **dict.fromkeys(
+        (18, 19, 20, 21),
+        "; name a file with the certificate that it was signed by (RECONCILER_TLS_CA_FILE)",
+    ),
+    **dict.fromkeys(
+        (62, 64), "; ask the node by a name that is in its certificate, or put this one into it"
+    ),
+}
 BADGE_HEADER = "x-reconciler-agent"
 """Of a question that an agent asks another: its node's name and its instance."""
 
@@ -43,13 +56,15 @@ def check_url(url: str) -> None:
     _parse_url(url, "/status")
 
 
-def fetch_status(url: str, deadline_seconds: float, badge: str = "") -> bytes:
+def fetch_status(
+    url: str, deadline_seconds: float, badge: str = "", access: Access = OPEN_ACCESS
+) -> bytes:
     """Return the body of the node's /status; raises StatusError with a sentence.
 
     `badge` says which agent asks, if one does.
     """
     headers = {BADGE_HEADER: badge} if badge else {}
-    return _fetch(_parse_url(url, "/status"), deadline_seconds, headers)
+    return _read(_parse_url(url, "/status"), deadline_seconds, access, headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +81,15 @@ class NodeChange:
     commit_to_serving_seconds: float | None
 
 
-def fetch_history(url: str, deadline_seconds: float, limit: int = MAX_READ) -> list[NodeChange]:
+def fetch_history(
+    url: str, deadline_seconds: float, limit: int = MAX_READ, access: Access = OPEN_ACCESS
+) -> list[NodeChange]:
     """Return the newest changes that the node at `url` remembers, newest first.
 
     Raises StatusError with a sentence.
     """
     place = _parse_url(url, "/history", f"?limit={limit}")
-    body = _fetch(place, deadline_seconds)
+    body = _read(place, deadline_seconds, access)
     try:
         return [_read_change(change) for change in json.loads(body)["changes"][:limit]]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -92,39 +109,74 @@ def _read_change(change: Any) -> NodeChange:
     )
 
 
-def fetch_fleet(url: str, deadline_seconds: float) -> bytes:
+def fetch_fleet(url: str, deadline_seconds: float, access: Access = OPEN_ACCESS) -> bytes:
     """Return the body of the node's /fleet.json; raises StatusError with a sentence."""
-    return _fetch(_parse_url(url, "/fleet.json"), deadline_seconds)
+    return _read(_parse_url(url, "/fleet.json"), deadline_seconds, access)
 
 
-def request_sync(url: str, token: str, deadline_seconds: float) -> None:
-    """Have the node look at git and the buckets now; raises StatusError with a sentence."""
+def request_sync(
+    url: str, token: str, deadline_seconds: float, access: Access = OPEN_ACCESS
+) -> None:
+    """Have the node look at git and the buckets now; raises StatusError with a sentence.
+
+    `token` is that of POST /sync, which does not take the read token.
+    """
     place = _parse_url(url, "/sync")
     if not token.isascii() or not token.isprintable():
         # http.client would quote the whole header in its error.
         raise StatusError("the token has characters in it that no token has")
     headers = {"authorization": f"Bearer {token}"}
-    _fetch(place, deadline_seconds, headers, method="POST")
+    _fetch(place, deadline_seconds, access, headers, method="POST")
+
+
+def _read(
+    place: "_Place",
+    deadline_seconds: float,
+    access: Access,
+    headers: Mapping[str, str] = _NO_HEADERS,
+) -> bytes:
+    try:
+        token = access.headers()
+    except AccessError as error:
+        raise StatusError(f"{place} is not asked: {error}") from None
+    return _fetch(place, deadline_seconds, access, {**headers, **token})
 
 
 def _fetch(
     place: "_Place",
     deadline_seconds: float,
-    headers: Mapping[str, str] = _NO_HEADERS,
+    access: Access,
+    headers: Mapping[str, str],
     method: str = "GET",
 ) -> bytes:
     try:
-        code, body = _ask(place, time.monotonic() + deadline_seconds, headers, method)
+        code, body = _ask(place, time.monotonic() + deadline_seconds, access, headers, method)
+    except AccessError as error:
+        raise StatusError(f"{place} is not asked: {error}") from None
+    except ssl.SSLCertVerificationError as error:
+        raise StatusError(
+            f"{place} shows a certificate that is not accepted: {printable(error.verify_message)}"
+            f"{_ADVICE.get(error.verify_code, '')}"
+        ) from None
     except TimeoutError:
         raise StatusError(
             f"{place} did not answer within {deadline_seconds:g} s; is the agent running there?"
         ) from None
     except (OSError, UnicodeError, http.client.HTTPException) as error:
         words = str(error) or type(error).__name__
-        raise StatusError(f"{place} cannot be asked: {printable(words)}") from None
+        hint = _find_hint(error)
+        raise StatusError(f"{place} cannot be asked: {printable(words)}{hint}") from None
     if code not in (http.client.OK, http.client.ACCEPTED):
         raise StatusError(f"{place} answered {code}: {_error_in(body)}")
     return body
+
+
+def _find_hint(error: Exception) -> str:
+    """Return what may be wrong with the URL's scheme, if it may."""
+    if isinstance(error, ssl.SSLError):
+        return "; if it does not speak TLS, write http://host:port"
+    is_cut = isinstance(error, ConnectionResetError | http.client.BadStatusLine)
+    return "; if it speaks TLS, write https://host:port" if is_cut else ""
 
 
 def parse_status(body: bytes) -> Json:
@@ -186,11 +238,11 @@ def _parse_url(url: str, endpoint: str, query: str = "") -> _Place:
     return _Place(parts.scheme, parts.hostname, port or default_port, path, query)
 
 
-def _ask(place: _Place, end: float, headers: Mapping[str, str], method: str) -> tuple[int, bytes]:
+def _ask(
+    place: _Place, end: float, access: Access, headers: Mapping[str, str], method: str
+) -> tuple[int, bytes]:
     """Ask once; redirects are not followed. Raises TimeoutError when `end` (monotonic) is past."""
-    kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
-    connection = kind(place.host, place.port, timeout=_left(end))
-    with closing(connection):
+    with closing(_open(place, end, access)) as connection:
         connection.connect()
         tcp = connection.sock
         tcp.settimeout(_left(end))
@@ -198,10 +250,18 @@ def _ask(place: _Place, end: float, headers: Mapping[str, str], method: str) -> 
             method, place.path + place.query, headers={"accept": "application/json", **headers}
         )
         with closing(connection.getresponse()) as response:
-            return response.status, _read(response, tcp, end, place)
+            return response.status, _read_body(response, tcp, end, place)
 
 
-def _read(
+def _open(place: _Place, end: float, access: Access) -> http.client.HTTPConnection:
+    if place.scheme == "https":
+        return http.client.HTTPSConnection(
+            place.host, place.port, timeout=_left(end), context=access.tls()
+        )
+    return http.client.HTTPConnection(place.host, place.port, timeout=_left(end))
+
+
+def _read_body(
     response: http.client.HTTPResponse, tcp: socket.socket, end: float, place: _Place
 ) -> bytes:
     body = bytearray()

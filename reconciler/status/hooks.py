@@ -19,6 +19,7 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
+from reconciler.status.limits import TokenBucket
 from reconciler.status.pushes import (
     FORGES,
     Forge,
@@ -51,27 +52,6 @@ class HookSettings:
     branch: str = "main"
     body_seconds: float = 10.0
     """How long a sender may take for the body."""
-
-
-class TokenBucket:
-    """Lets `burst` through at once, then `per_minute`."""
-
-    def __init__(self, per_minute: float, burst: int, clock: Callable[[], float]) -> None:
-        self._per_second = per_minute / 60
-        self._burst = burst
-        self._clock = clock
-        self._tokens = float(burst)
-        self._filled_at = clock()
-
-    def take(self) -> float:
-        """Take one token and return 0, or return in how many seconds there will be one."""
-        now = self._clock()
-        earned = (now - self._filled_at) * self._per_second
-        self._tokens, self._filled_at = min(self._burst, self._tokens + earned), now
-        if self._tokens < 1:
-            return (1 - self._tokens) / self._per_second
-        self._tokens -= 1
-        return 0.0
 
 
 class HookTaker:

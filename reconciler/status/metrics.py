@@ -2,8 +2,8 @@
 
 Counts and durations are fed by the agent as they happen; everything that describes the node as it
 is now (phases, versions, conditions, disk) is derived from the newest report when it is scraped,
-so a model that left is gone from the next scrape. Labels hold models of the config repo and words
-of this program only, never a commit, a path or a sentence.
+so a model that left is gone from the next scrape. Labels hold groups and models of the config repo
+and words of this program only, never a commit, a path or a sentence.
 
 =========================================================  =========  ===========================
 name                                                       labels     meaning
@@ -17,9 +17,17 @@ reconciler_git_last_fetch_success_timestamp_seconds                   last fetch
 reconciler_downloaded_bytes_total                                     bytes from the bucket
 reconciler_download_errors_total                           reason     attempts that failed
 reconciler_reloads_total                                   result     reloads of the server
+reconciler_applied_commit_timestamp_seconds                           time of the newest commit
+                                                                      that the node is as asked by
 reconciler_deployments                                     phase      how many are in a phase
-reconciler_wanted_version                                  model      what git came to
-reconciler_served_version                                  model      highest that answers
+reconciler_deployment_phase                                group,     1 for the phase and reason
+                                                           model,     of each deployment, and of
+                                                           phase,     each model on its way out
+                                                           reason
+reconciler_wanted_version                                  group,     what git came to
+                                                           model
+reconciler_served_version                                  group,     highest that answers
+                                                           model
 reconciler_condition                                       condition  1 holds, 0 does not
 reconciler_disk_free_bytes                                            free for models
 reconciler_disk_size_bytes                                            size of the file system
@@ -27,13 +35,13 @@ reconciler_models_size_bytes                                          taken by m
 =========================================================  =========  ===========================
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from reconciler.model import Phase
+from reconciler.model import Outcome, Phase
 from reconciler.status.changes import Change, Result
 from reconciler.status.report import NodeReport
 
@@ -43,6 +51,7 @@ _COMMIT_BUCKETS = (1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 18
 _TICK_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _MAX_WORDS = 32
 """Values one label takes; words beyond are counted as `Other`, so a bug cannot flood a scrape."""
+_DEPLOYMENT = ("group", "model")
 
 
 class Metrics:
@@ -161,30 +170,43 @@ class _Standing(Collector):
         report = self.report
         if report is None:
             return
+        if report.applied is not None:
+            yield GaugeMetricFamily(
+                "reconciler_applied_commit_timestamp_seconds",
+                "Time of the newest commit that all deployments of the node came to be as, Unix"
+                " time; absent before the first.",
+                value=report.applied.time_seconds,
+            )
         yield _family(
             "deployments",
             "Deployments of this node by phase.",
-            "phase",
-            ((phase, sum(o.phase is phase for o in report.outcomes)) for phase in Phase),
+            ("phase",),
+            (((phase,), sum(o.phase is phase for o in report.outcomes)) for phase in Phase),
         )
         outcomes = (*report.outcomes, *report.removals)
         yield _family(
+            "deployment_phase",
+            "1 for the phase that a deployment is in, and why; other phases are absent.",
+            ("group", "model", "phase", "reason"),
+            (((o.deployment.group, o.deployment.model, o.phase, o.reason), 1) for o in outcomes),
+        )
+        yield _family(
             "wanted_version",
             "The version that the config repo came to.",
-            "model",
-            ((o.deployment.model, o.wanted) for o in outcomes if o.wanted is not None),
+            _DEPLOYMENT,
+            ((_place(o), o.wanted) for o in outcomes if o.wanted is not None),
         )
         yield _family(
             "served_version",
             "The highest version that answers requests; absent where none does.",
-            "model",
-            ((o.deployment.model, max(o.serving)) for o in outcomes if o.serving),
+            _DEPLOYMENT,
+            ((_place(o), max(o.serving)) for o in outcomes if o.serving),
         )
         yield _family(
             "condition",
             "1 where a condition of the node holds, 0 where there is something to act on.",
-            "condition",
-            ((condition.name, condition.holds) for condition in report.conditions),
+            ("condition",),
+            (((condition.name,), condition.holds) for condition in report.conditions),
         )
         if report.disk is not None:
             for name, help_text, value in (
@@ -195,10 +217,17 @@ class _Standing(Collector):
                 yield GaugeMetricFamily(f"reconciler_{name}", help_text, value=value)
 
 
+def _place(outcome: Outcome) -> tuple[str, str]:
+    return outcome.deployment.group, outcome.deployment.model
+
+
 def _family(
-    name: str, help_text: str, label: str, values: Iterable[tuple[str, float]]
+    name: str,
+    help_text: str,
+    labels: Sequence[str],
+    values: Iterable[tuple[Sequence[str], float]],
 ) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"reconciler_{name}", help_text, labels=[label])
-    for word, value in values:
-        family.add_metric([word], value)
+    family = GaugeMetricFamily(f"reconciler_{name}", help_text, labels=labels)
+    for words, value in values:
+        family.add_metric(words, value)
     return family

@@ -15,6 +15,7 @@ from typing import Any
 
 from reconciler.model import Desired, Phase, Unavailable
 from reconciler.planning.peers import NO_ADDRESS, Peer, PeerModel, Peers
+from reconciler.status.access import OPEN_ACCESS, Access
 from reconciler.status.client import StatusError, fetch_status, printable
 from reconciler.threads import run_beside
 
@@ -42,8 +43,11 @@ class Badge:
 class PeerWatch:
     """The last word of each node that is wanted."""
 
-    def __init__(self, badge: Badge, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, badge: Badge, clock: Callable[[], float], access: Access = OPEN_ACCESS
+    ) -> None:
         self._badge = badge
+        self._access = access
         self._clock = clock
         self._addresses: dict[str, str | None] = {}
         self._wanted: frozenset[str] = frozenset()
@@ -116,7 +120,8 @@ class PeerWatch:
             return Unavailable(NO_ADDRESS, f"the group gives no address for {node}")
 
         def ask() -> _Answer:
-            return _read_answer(fetch_status(address, DEADLINE_SECONDS, str(self._badge)))
+            badge = str(self._badge)
+            return _read_answer(fetch_status(address, DEADLINE_SECONDS, badge, self._access))
 
         try:
             answer = await run_beside(ask, "peer")

@@ -1,6 +1,9 @@
 """Reads a secret from its file, each time anew, so that it can be rotated without a restart."""
 
+import hmac
 import logging
+from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -17,5 +20,27 @@ def read_secret(file: Path) -> bytes:
         with file.open("rb") as opened:
             return opened.read(_MAX_SECRET_BYTES).strip()
     except OSError as error:
-        _log.warning("the secret in %s cannot be read: %s", file, error.strerror)
+        _warn_once(file, str(error.strerror))
         return b""
+
+
+def read_tokens(file: Path) -> tuple[bytes, ...]:
+    """Return the tokens in `file`, one a line; none where it is missing, unreadable or empty.
+
+    Each of them is let in, and the first is shown to others: so one can be put in another's place
+    in turn on all nodes, without a moment in which they refuse each other.
+    """
+    lines = (line.strip() for line in read_secret(file).splitlines())
+    return tuple(line for line in lines if line)
+
+
+def is_among(given: bytes, tokens: Iterable[bytes]) -> bool:
+    """Tell whether `given` is one of `tokens`, in a time that does not tell how nearly."""
+    matches = [hmac.compare_digest(given, token) for token in tokens]
+    return any(matches)
+
+
+@lru_cache(maxsize=64)
+def _warn_once(file: Path, why: str) -> None:
+    """Say it once: whoever is refused asks again every second."""
+    _log.warning("the secret in %s cannot be read: %s", file, why)

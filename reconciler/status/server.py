@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.routing import BaseRoute
@@ -18,7 +20,8 @@ from starlette.types import ASGIApp
 from reconciler.errors import SettingsError
 from reconciler.status.app import make_app
 from reconciler.status.board import StatusBoard
-from reconciler.status.connections import MAX_CONNECTIONS, Connection
+from reconciler.status.certificate import Certificate
+from reconciler.status.connections import MAX_CONNECTIONS, Connection, Handshake
 from reconciler.status.hooks import HookSettings
 
 _MAX_HEADER_BYTES = 16 * 1024
@@ -28,15 +31,18 @@ _GRACE_SECONDS = 2
 class WebServer:
     """A listening socket and the server on it; the port is taken when the object is made."""
 
-    def __init__(self, app: ASGIApp, listen: str, what: str) -> None:
+    def __init__(
+        self, app: ASGIApp, listen: str, what: str, certificate: Certificate | None = None
+    ) -> None:
         """Serve `app` on `listen` (host:port, 0 for any free port); `what` is it for people.
 
-        Raises SettingsError when the address cannot be had.
+        With a certificate it is served by TLS. Raises SettingsError when the address cannot be had.
         """
+        self.scheme = "https" if certificate else "http"
         self._socket = _listen(listen, what)
         config = uvicorn.Config(
             app,
-            http=Connection,
+            http=_choose_connection(certificate),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -83,10 +89,15 @@ class StatusServer(WebServer):
         token_file: Path | None = None,
         hooks: HookSettings | None = None,
         others: Sequence[BaseRoute] = (),
+        read_token_file: Path | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
-        """Show `board` and answer on `others` as well; without `hooks` none are taken."""
-        app = make_app(board, token_file, hooks or HookSettings(), others)
-        super().__init__(app, listen, "the status endpoint")
+        """Show `board` and answer on `others` as well; without `hooks` none are taken.
+
+        Without `read_token_file` everybody may read.
+        """
+        app = make_app(board, token_file, hooks or HookSettings(), others, read_token_file)
+        super().__init__(app, listen, "the status endpoint", certificate)
 
 
 class _SignallessServer(uvicorn.Server):
@@ -95,6 +106,11 @@ class _SignallessServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _choose_connection(certificate: Certificate | None) -> Any:
+    """Return what uvicorn is to make for each client that connects."""
+    return Connection if certificate is None else partial(Handshake, certificate.read_context)
 
 
 def _listen(address: str, what: str) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Brings the bytes of one snapshot into its staging folder, whole or not at all.
+"""Brings the stored files of one snapshot into its staging folder, whole or not at all.
 
 Every file is cut into chunks; as many workers as there are connections take chunks from all files
 in turn, so that one huge file and ten thousand small ones both fill the line. A chunk is written
@@ -24,6 +24,8 @@ from reconciler.sources.source import Source, TransientReadError
 from reconciler.store.checksum import combine, extend, read_checksum
 from reconciler.store.journal import Chunk, append_chunk, read_journal, start_journal
 from reconciler.store.lanes import Lanes, work_off
+from reconciler.store.layout import gathering_folder
+from reconciler.store.room import Claim
 
 CHUNK_BYTES = 16 * 1024 * 1024
 """One request. Small enough to lose little in a kill, large enough that its latency is lost."""
@@ -40,20 +42,21 @@ class Download:
         snapshot: Snapshot,
         source: Source,
         lanes: Lanes,
+        claim: Claim,
         on_progress: Callable[[Progress], None],
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self._staging = staging
+        self._files = gathering_folder(staging, snapshot)
         self._snapshot = snapshot
         self._source = source
         self._lanes = lanes
+        self._claim = claim
         self._on_progress = on_progress
         self._chunk_bytes = chunk_bytes
         self._sums: dict[Chunk, int] = {}
         self._file_sums: dict[int, int] = {}
         self._done_bytes = 0
-        self.fetched_bytes = 0
-        """How many bytes this run has written, those of failed attempts left out."""
 
     async def run(self) -> tuple[StoredFile, ...]:
         """Fetch what is missing and return all files, each with its crc32c.
@@ -84,15 +87,14 @@ class Download:
 
     def _prepare(self) -> Mapping[Chunk, int]:
         """Make all files in their final size; return the chunks that the journal vouches for."""
-        files = self._staging / "files"
-        files.mkdir(parents=True, exist_ok=True)
+        self._files.mkdir(parents=True, exist_ok=True)
         journal = read_journal(self._staging)
         if journal is not None and journal.digest != self._snapshot.digest:
             journal = None
         if journal is None:
             start_journal(self._staging, self._snapshot.digest)
         for file in self._snapshot.files:
-            path = files / file.path
+            path = self._files / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             try:
@@ -148,7 +150,7 @@ class Download:
                         raise TransientReadError(f"{self._name(file)} came with too many bytes")
                     crc = await self._lanes.run(_write, path, offset, piece, crc)
                     offset += len(piece)
-                    self.fetched_bytes += len(piece)
+                    self._claim.taken_bytes += len(piece)
                     self._advance(len(piece))
             if offset < chunk.end:
                 raise TransientReadError(
@@ -157,7 +159,7 @@ class Download:
                 )
             await self._lanes.run(append_chunk, self._staging, chunk, crc)
         except BaseException:
-            self.fetched_bytes -= offset - chunk.start
+            self._claim.taken_bytes -= offset - chunk.start
             self._advance(chunk.start - offset)
             raise
         return crc
@@ -186,10 +188,10 @@ class Download:
         self._on_progress(Progress(self._done_bytes, self._snapshot.size_bytes))
 
     def _path(self, chunk: Chunk) -> Path:
-        return self._staging / "files" / self._snapshot.files[chunk.file].path
+        return self._files / self._snapshot.files[chunk.file].path
 
     def _name(self, file: StoredFile) -> str:
-        return f"{self._snapshot.source}/{self._snapshot.folder}/{file.path}"
+        return f"{self._snapshot.source}/{self._snapshot.place_of(file)}"
 
 
 def _write(path: Path, offset: int, piece: bytes, crc: int) -> int:

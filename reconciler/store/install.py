@@ -25,6 +25,7 @@ from reconciler.store.layout import (
     FOREIGN,
     MANIFESTS,
     REMOVING,
+    files_folder,
     manifest_file,
     model_folder,
     version_folder,
@@ -74,13 +75,13 @@ def place(
         _place_model(home, version, staging, manifest)
     elif not os.path.lexists(target):
         write_manifest(path, manifest)
-        (staging / "files").rename(target)
+        files_folder(staging).rename(target)
         sync_folder(home)
     else:
         path.unlink(missing_ok=True)
         prefix = REMOVING if ours else FOREIGN
         aside = home / f"{prefix}{version}-{time.time_ns()}"
-        (staging / "files").rename(aside)
+        files_folder(staging).rename(aside)
         _swap(aside, target)
         sync_folder(home)
         write_manifest(path, manifest)
@@ -99,8 +100,8 @@ def place(
 def recover_files(staging: Path, version: int) -> None:
     """Undo the first step of placing a whole model, should a kill have come after it."""
     moved = staging / _NEW_MODEL / str(version)
-    if moved.is_dir() and not (staging / "files").exists():
-        moved.rename(staging / "files")
+    if moved.is_dir() and not files_folder(staging).exists():
+        moved.rename(files_folder(staging))
 
 
 def _place_model(home: Path, version: int, staging: Path, manifest: Manifest) -> None:
@@ -108,9 +109,9 @@ def _place_model(home: Path, version: int, staging: Path, manifest: Manifest) ->
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     write_manifest(new / MANIFESTS / f"{version}.json", manifest)
-    (staging / "files").rename(new / str(version))
+    files_folder(staging).rename(new / str(version))
+    new.chmod(0o755)
     for folder in (new / MANIFESTS, new):
-        folder.chmod(0o755)
         sync_folder(folder)
     new.rename(home)
     sync_folder(home.parent)

@@ -4,7 +4,9 @@
     <models>/<model>/.manifests/<version>.json  what was installed, with checksums
     <models>/<model>/.removing-<version>-...    on its way out
     <models>/<model>/.foreign-<version>-...     was in our place and is not ours; kept for people
-    <models>/.staging/<model>/<version>-<id>/   a download in progress
+    <models>/.staging/<model>/<version>-<id>/   a download in progress:
+        files/                                      what will be the version
+        packed/, unpacked/                          its archive, and what comes out of it
 
 TensorFlow Serving takes every name in a model's folder that parses as a number for a version, so
 all other names begin with a dot. Everything is on one file system, so that a version comes and
@@ -15,6 +17,7 @@ import re
 from pathlib import Path
 
 from reconciler.errors import InstallError
+from reconciler.model import Snapshot
 
 STAGING = ".staging"
 MANIFESTS = ".manifests"
@@ -50,6 +53,21 @@ def staging_folder(models_dir: Path, model: str, version: int, digest: str) -> P
     """Return where the snapshot with this digest is gathered; other bytes, other folder."""
     home = model_folder(models_dir / STAGING, model)
     return home / f"{version}-{digest[:_ID_LENGTH]}"
+
+
+def files_folder(staging: Path) -> Path:
+    """Return the folder in a staging folder that becomes the version."""
+    return staging / "files"
+
+
+def unpacked_folder(staging: Path) -> Path:
+    """Return where an archive is unpacked to; what is in it after a kill is begun anew."""
+    return staging / "unpacked"
+
+
+def gathering_folder(staging: Path, snapshot: Snapshot) -> Path:
+    """Return where a snapshot's files are downloaded to, just as they are stored."""
+    return staging / "packed" if snapshot.archive else files_folder(staging)
 
 
 def parse_staging_name(name: str) -> tuple[int, str] | None:

@@ -3,18 +3,24 @@
 `fetch` is idempotent: called again for what is installed it reads it back and returns, after a
 kill it goes on where the disk says, and for a folder that someone copied in by hand with the right
 bytes it only writes the manifest.
+
+Of a packed version the archive is fetched, verified and held against its lock as it is stored;
+then it is unpacked beside it, and from there on the version is like any other. The archive goes
+with the rest of staging once the version is installed: a kill before costs no second download.
 """
 
 import asyncio
 import errno
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from reconciler.errors import DownloadError, InstallError, ReconcilerError
 from reconciler.model import Local, LocalVersion, Progress, Snapshot, StoredFile
 from reconciler.planning.locks import LOCK_MISMATCH
-from reconciler.planning.versions import show_name
+from reconciler.planning.resolve import INCOMPLETE
+from reconciler.planning.versions import BAD_ARCHIVE, show_name
 from reconciler.sources.source import Source
 from reconciler.store.collect import remove_staging
 from reconciler.store.completeness import find_lack
@@ -22,12 +28,32 @@ from reconciler.store.download import CHUNK_BYTES, Download
 from reconciler.store.install import list_unsynced, make_durable, place, recover_files
 from reconciler.store.inventory import Inventory
 from reconciler.store.lanes import Lanes, Patience
-from reconciler.store.layout import manifest_file, staging_folder, version_folder
+from reconciler.store.layout import (
+    STAGING,
+    files_folder,
+    gathering_folder,
+    manifest_file,
+    staging_folder,
+    unpacked_folder,
+    version_folder,
+)
 from reconciler.store.manifest import Manifest, write_manifest
-from reconciler.store.room import check_room
+from reconciler.store.room import Claim, Room
+from reconciler.store.unpack import Unpacking
 from reconciler.store.verify import find_other_bytes, holds_exactly, matches
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = "what is installed stays; mount the volume so that this user may write to it"
+_HINTS = {
+    errno.EROFS: _NOT_WRITABLE,
+    errno.EACCES: _NOT_WRITABLE,
+    errno.EPERM: _NOT_WRITABLE,
+    errno.EXDEV: (
+        f"{STAGING} and the models' folders must be on one file system, as a version comes into"
+        " its place by one rename; mount one volume there and no other within it"
+    ),
+}
+_FRUITLESS = ("SourceChanged", INCOMPLETE, LOCK_MISMATCH, BAD_ARCHIVE)
 
 
 class Store:
@@ -44,11 +70,9 @@ class Store:
         self._lanes = Lanes(connections, patience or Patience())
         self._chunk_bytes = chunk_bytes
         self._inventory = Inventory(models_dir)
-        self._room = asyncio.Lock()
+        self._room = Room(models_dir, self._lanes)
         # Two versions of a new model at once would both try to make the model's folder.
         self._placing = asyncio.Lock()
-        self._running: dict[Download, int] = {}
-        """Downloads under way, each with the room that it was promised."""
 
     def close(self) -> None:
         """End the store's threads; nothing is running any more."""
@@ -83,12 +107,14 @@ class Store:
     ) -> LocalVersion:
         """Bring `snapshot` to the models folder as a version of `model`, whole and verified.
 
-        `sha256` is what a lock says of the files, each by its path; empty or None where it says
-        nothing. `on_progress` is called on the event loop for every piece. One call at a time for
-        one version. Cancellation ends it within a second and loses at most the chunks in flight.
+        `sha256` is what a lock says of the files as they are stored, an archive as one, each by
+        its path; empty or None where it says nothing. `on_progress` is called on the event loop
+        for every piece. One call at a time for one version. Cancellation ends it within a second
+        and loses at most the chunks in flight.
 
         Raises DownloadError (DiskFull, ReadFailed, ChecksumMismatch, WriteFailed), InstallError
-        (Incomplete, SourceChanged, LockMismatch, ...) and SourceError (SourceChanged, Forbidden).
+        (Incomplete, BadArchive, SourceChanged, LockMismatch, ...) and SourceError (SourceChanged,
+        Forbidden).
         """
         sums = sha256 or {}
         staging = staging_folder(self.models_dir, model, snapshot.version, snapshot.digest)
@@ -96,14 +122,21 @@ class Store:
             found = await self._find_installed(model, snapshot, sums)
             if found is not None:
                 return found
-            await self._lanes.run(recover_files, staging, snapshot.version)
-            files = await self._download(model, snapshot, source, staging, on_progress)
-            await self._check_sums(model, snapshot, staging / "files", sums)
+            await self._lanes.finish(_recover, staging, snapshot)
+            async with self._room.claim(model, snapshot, staging) as claim:
+                download = Download(
+                    staging, snapshot, source, self._lanes, claim, on_progress, self._chunk_bytes
+                )
+                files = await download.run()
+                gathered = gathering_folder(staging, snapshot)
+                await self._check_sums(model, snapshot, gathered, sums)
+                if snapshot.archive:
+                    files = await self._unpack(model, snapshot, staging, claim)
             return await self._install(model, snapshot, staging, files)
         except OSError as error:
             raise await self._explain(error, model, snapshot) from error
         except ReconcilerError as error:
-            if error.reason in ("SourceChanged", "Incomplete", LOCK_MISMATCH):
+            if error.reason in _FRUITLESS:
                 # These bytes will never be installed; the next listing, or lock, names others.
                 await self._discard(model, snapshot)
             raise
@@ -123,13 +156,16 @@ class Store:
         folder = version_folder(self.models_dir, model, version)
         manifest = await self._lanes.run(self._inventory.read_manifest, model, version)
         if manifest is None:
+            if snapshot.archive:  # nobody can tell without unpacking what would be right
+                return None
             if not await holds_exactly(self._lanes, folder, snapshot.files):
                 return None
             if sums and await find_other_bytes(self._lanes, folder, snapshot.files, sums):
                 return None
-            await self._check_complete(model, snapshot, folder)
+            await self._check_complete(model, version, folder, snapshot.files)
             path = manifest_file(self.models_dir, model, version)
-            await self._lanes.finish(write_manifest, path, _make_manifest(snapshot, snapshot.files))
+            manifest = _make_manifest(snapshot, snapshot.files)
+            await self._lanes.finish(write_manifest, path, manifest)
         elif not await self.verify(model, version):
             return None
         elif manifest.digest != snapshot.digest:
@@ -138,33 +174,30 @@ class Store:
                 " now; the installed ones stay, publish a change under a new number",
                 "SourceChanged",
             )
-        return LocalVersion(model, version, snapshot.size_bytes, snapshot.digest)
+        return LocalVersion(model, version, manifest.size_bytes, snapshot.digest)
 
-    async def _download(
-        self,
-        model: str,
-        snapshot: Snapshot,
-        source: Source,
-        staging: Path,
-        on_progress: Callable[[Progress], None],
+    async def _unpack(
+        self, model: str, snapshot: Snapshot, staging: Path, claim: Claim
     ) -> tuple[StoredFile, ...]:
-        download = Download(staging, snapshot, source, self._lanes, on_progress, self._chunk_bytes)
-        async with self._room:
-            promised = sum(room - other.fetched_bytes for other, room in self._running.items())
-            self._running[download] = await self._lanes.run(
-                check_room, self.models_dir, model, snapshot, staging, max(promised, 0)
-            )
+        archive = gathering_folder(staging, snapshot) / str(snapshot.archive)
+        folder = unpacked_folder(staging)
+        free_bytes = await self._room.measure_free(claim)
+        unpacking = Unpacking(model, snapshot, archive, folder, claim, free_bytes)
         try:
-            return await download.run()
-        finally:
-            del self._running[download]
+            top, files = await unpacking.run(self._lanes)
+        except ReconcilerError:
+            # The disk may be what is short.
+            await self._lanes.finish(shutil.rmtree, folder, ignore_errors=True)
+            raise
+        await self._lanes.finish(top.rename, files_folder(staging))
+        return files
 
     async def _install(
         self, model: str, snapshot: Snapshot, staging: Path, files: tuple[StoredFile, ...]
     ) -> LocalVersion:
         version = snapshot.version
-        await self._check_complete(model, snapshot, staging / "files")
-        paths = await self._lanes.run(lambda: list(list_unsynced(staging / "files")))
+        await self._check_complete(model, version, files_folder(staging), files)
+        paths = await self._lanes.run(lambda: list(list_unsynced(files_folder(staging))))
         await self._lanes.run_all(make_durable, paths)
         ours = await self._lanes.run(self._inventory.read_manifest, model, version) is not None
         manifest = _make_manifest(snapshot, files)
@@ -174,7 +207,7 @@ class Store:
             )
         self._inventory.mark(model, version, intact=True)
         await self._discard(model, snapshot)
-        return LocalVersion(model, version, snapshot.size_bytes, snapshot.digest)
+        return LocalVersion(model, version, manifest.size_bytes, snapshot.digest)
 
     async def _check_sums(
         self, model: str, snapshot: Snapshot, folder: Path, sums: Mapping[str, str]
@@ -188,20 +221,23 @@ class Store:
                 LOCK_MISMATCH,
             )
 
-    async def _check_complete(self, model: str, snapshot: Snapshot, folder: Path) -> None:
-        lack = await self._lanes.run(find_lack, folder, [file.path for file in snapshot.files])
+    async def _check_complete(
+        self, model: str, version: int, folder: Path, files: Sequence[StoredFile]
+    ) -> None:
+        lack = await self._lanes.run(find_lack, folder, [file.path for file in files])
         if lack is not None:
             raise InstallError(
-                f"{model} {snapshot.version} is not installed: its SavedModel lacks {lack};"
+                f"{model} {version} is not installed: its SavedModel lacks {lack};"
                 " publish it again",
-                "Incomplete",
+                INCOMPLETE,
             )
 
     async def _explain(self, error: OSError, model: str, snapshot: Snapshot) -> DownloadError:
         if error.errno not in _DISK_FULL:
+            hint = _HINTS.get(error.errno or 0, "what is installed stays")
             return DownloadError(
                 f"{model} {snapshot.version} cannot be written to {self.models_dir}:"
-                f" {error.strerror}; what is installed stays",
+                f" {error.strerror}; {hint}",
                 "WriteFailed",
             )
         # Half a version that cannot become whole would only keep the disk full for all others.
@@ -216,6 +252,14 @@ class Store:
         await self._lanes.finish(
             remove_staging, self.models_dir, model, snapshot.version, snapshot.digest
         )
+
+
+def _recover(staging: Path, snapshot: Snapshot) -> None:
+    """Bring back what a kill interrupted, and remove what has to be begun anew."""
+    recover_files(staging, snapshot.version)
+    if snapshot.archive:
+        for folder in (files_folder(staging), unpacked_folder(staging)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make_manifest(snapshot: Snapshot, files: tuple[StoredFile, ...]) -> Manifest:

@@ -17,6 +17,7 @@ from reconciler.fleet.poll import FleetPoller, Sighting, Target
 from reconciler.fleet.roll_up import roll_up
 from reconciler.fleet.view import FleetView, NodeState
 from reconciler.model import Deployment, Outcome, Phase
+from reconciler.status.access import Access
 from reconciler.status.board import StatusBoard
 from reconciler.status.journal import Journal
 from reconciler.status.metrics import Metrics
@@ -207,7 +208,7 @@ async def test_a_thread_that_hangs_gets_no_second_one_beside_it(
 ) -> None:
     calls, release = [], threading.Event()
 
-    def hang(url: str, deadline_seconds: float) -> bytes:
+    def hang(url: str, deadline_seconds: float, *, access: Access) -> bytes:
         calls.append(url)  # as a name server makes it, beyond every deadline of a socket
         release.wait(DEADLINE_SECONDS)
         return body(report("search-1"))

@@ -85,7 +85,21 @@ async def test_a_pin_lists_its_own_folder_alone(world: World) -> None:
     listing = await world.list(42)
     assert set(listing.snapshots) == {42}
     (request,) = world.proxy.listings
-    assert "prefix=ranker/42/&" in request.decoded
+    parts = request.decoded.partition("?")[2].split("&")
+    assert {"prefix=ranker/42", "startOffset=ranker/42.", "endOffset=ranker/420"} <= set(parts)
+
+
+async def test_a_pin_finds_its_archive_in_the_same_request(world: World) -> None:
+    for name in ("42.zip", "42.tmp/saved_model.pb", "421.zip", "4.zip"):
+        world.bucket.put(f"ranker/{name}", name.encode())
+    listing = await world.list(42)
+    (snapshot,) = listing.snapshots.values()
+    assert (snapshot.version, snapshot.folder, snapshot.archive) == (42, "", "42.zip")
+    assert await world.read(snapshot, "42.zip", 0, 6) == b"42.zip"
+    world.bucket.put_version("42")
+    listing = await world.list(42)
+    assert "more than once ('42/', '42.zip')" in listing.refused[42]
+    assert len(world.proxy.listings) == 2
 
 
 async def test_a_zero_padded_pin_is_found_in_the_whole_prefix(world: World) -> None:

@@ -1,6 +1,6 @@
 """When each source is listed: as often as needed, and no more."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,8 @@ class CountingSources(Sources):
         super().__init__()
         self.asked: list[Query] = []
         self.fails = False
+        self.meanwhile: list[Callable[[], None]] = []
+        """What happens during the next listings."""
 
     def open(self, url: str) -> FileSource:
         counting = self
@@ -36,6 +38,8 @@ class CountingSources(Sources):
         class Counting(FileSource):
             def list(self, query: Query) -> Listing:
                 counting.asked.append(query)
+                if counting.meanwhile:
+                    counting.meanwhile.pop()()
                 if counting.fails:
                     raise SourceError("the folder is away", "ListingFailed")
                 return super().list(query)
@@ -118,3 +122,21 @@ async def test_an_upload_that_is_about_to_settle_is_looked_at_then(setting: Sett
     setting.watch.hasten(setting.latest, 20)
     assert await setting.pass_time(4, {setting.latest: False}) == 0
     assert await setting.pass_time(3, {setting.latest: False}) == 1
+
+
+async def test_what_changes_during_a_listing_is_asked_for_again(setting: Setting) -> None:
+    source = setting.latest.source
+    setting.sources.meanwhile = [lambda: setting.watch.hasten_source(source)]
+    assert await setting.pass_time(10, {setting.latest: False}) == 2
+    setting.sources.meanwhile = [setting.watch.hasten_all]
+    setting.watch.hasten_all()
+    assert await setting.pass_time(10, {setting.latest: False}) == 2
+
+
+def test_an_objects_sources_are_those_that_are_asked_about(setting: Setting) -> None:
+    folder = setting.latest.source
+    nested, sibling = Query(f"{folder}/nested/"), Query(f"{folder}-b")
+    setting.watch.want({setting.latest: False, setting.pin: True, nested: False, sibling: False})
+    assert setting.watch.find_sources(f"{folder}/42/saved_model.pb") == {folder}
+    assert setting.watch.find_sources(f"{folder}/nested/1/x") == {folder, nested.source}
+    assert setting.watch.find_sources(folder) == set()

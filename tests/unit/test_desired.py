@@ -9,7 +9,17 @@ from reconciler.config_repo.desired import choose_desired
 from reconciler.config_repo.layout import Place, locate
 from reconciler.config_repo.tree import Blob, survey
 from reconciler.errors import ConfigError
-from reconciler.model import Commit, Deployment, Desired, Member, Quota, Rollout, Strategy
+from reconciler.model import (
+    Commit,
+    Deployment,
+    Desired,
+    Member,
+    Membership,
+    Quota,
+    Registry,
+    Rollout,
+    Strategy,
+)
 from reconciler.policy import Policy
 from reconciler.resources import data_folder
 from tests.unit.histories import History
@@ -56,7 +66,7 @@ def test_every_field_arrives() -> None:
     fleet = History().commit(
         {
             "fleet.yaml": "keep: 3\nmax_removals: 25%\nallow_empty: true",
-            "groups/g.yaml": "nodes: [{name: n1, address: 'n1:8080'}, n2]\n"
+            "groups/g.yaml": "nodes: [{name: n1, address: 'n1:8080'}, {name: n2, address: 'https://n2:8443'}]\n"
             "quota: {disk: 1.5GiB, models: 4}",
             "deployments/g/ranker.yaml": "model: rank\nsource: gs://demo-models/m/\n"
             "version: latest\nreplicas: 2\nlabels: {stable: 4}\nrollout: {strategy: recreate}\n"
@@ -67,7 +77,7 @@ def test_every_field_arrives() -> None:
     assert not desired.problems
     assert desired.policy == Policy(keep=3, max_removals=0.25, allow_empty=True)
     assert desired.group is not None
-    assert desired.group.nodes == (Member("n1", "n1:8080"), Member("n2"))
+    assert desired.group.nodes == (Member("n1", "n1:8080"), Member("n2", "https://n2:8443"))
     assert desired.group.quota == Quota(int(1.5 * 1024**3), 4)
     assert desired.deployments == (
         Deployment(
@@ -333,7 +343,7 @@ def test_drained_nodes_do_not_count_for_replicas(history: History) -> None:
 
 
 def test_how_many_nodes_a_registry_knows_is_no_mistake(history: History) -> None:
-    group = "nodes: {dns: tasks.agent, port: 8080}"
+    group = "nodes: {dns: tasks.agent, port: 8443, tls: true}"
     fleet = history.commit(
         {
             "groups/search.yaml": group,
@@ -342,6 +352,8 @@ def test_how_many_nodes_a_registry_knows_is_no_mistake(history: History) -> None
     )
     assert not fleet.problems
     assert fleet.groups["search"].nodes == ()
+    membership = Membership(Registry.DNS, "tasks.agent", 8443, tls=True)
+    assert fleet.groups["search"].membership == membership
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,10 @@ def test_a_missing_field_comes_with_an_example() -> None:
         ("nodes: [a, 1]", "1:12: nodes[1] (1) must be a node's name, or {name:"),
         ("nodes: [{name: a, adress: x}]", "1:19: unknown field 'adress'; did you mean address?"),
         ("nodes: [{name: a, address: x}]", "1:28: nodes[0].address (the text 'x') must be host:po"),
+        (
+            "nodes: [{name: a, address: 'ftp://x:1'}]",
+            "1:28: nodes[0].address (the text 'ftp://x:1') must be host:port or https://host:port",
+        ),
         ("nodes: [{address: 'x:1'}]", "1:9: the field name is missing; write for example `name: s"),
         ("nodes: [a]\nquota: {disk: 5 Gb}", "2:15: quota.disk (the text '5 Gb') must be a size s"),
     ],

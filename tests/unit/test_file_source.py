@@ -61,6 +61,20 @@ def test_links_and_pipes_refuse_their_version_alone(tmp_path: Path) -> None:
     assert "symbolic link" in listing.refused[2]
 
 
+def test_archives_beside_each_other_are_versions(tmp_path: Path) -> None:
+    write_files(tmp_path, {"41.zip": b"an archive", "42.tar.gz": b"another", "latest.zip": b""})
+    (tmp_path / "43.zip").symlink_to(tmp_path / "41.zip")
+    (tmp_path / "44.zip").mkdir()
+    listing = list_folder(tmp_path)
+    assert {version: s.archive for version, s in listing.snapshots.items()} == {
+        41: "41.zip",
+        42: "42.tar.gz",
+    }
+    assert "symbolic link" in listing.refused[43]
+    assert set(list_folder(tmp_path, 42).snapshots) == {42}
+    assert read_file(listing.snapshots[41], "41.zip", 3, 10) == b"archive"
+
+
 def test_a_name_that_is_not_text_refuses_its_version(tmp_path: Path) -> None:
     write_files(tmp_path / "1", WHOLE)
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/1/\xff")).touch()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.status.hooks import TokenBucket
+from reconciler.status.limits import TokenBucket
 from reconciler.status.pushes import (
     FORGES,
     Forge,

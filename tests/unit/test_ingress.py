@@ -92,6 +92,8 @@ def test_a_node_is_where_git_says_or_at_its_address() -> None:
     named = Member("a", "[::1]:8080", grpc="b:1")
     assert place(named, 8500, 8501) == Server("a", "b:1", "[::1]:8501")
     assert place(Member("a"), 8500, 8501) is None
+    secured = place(Member("a", "https://[::1]:8443"), 8500, 8501)
+    assert secured == Server("a", "[::1]:8500", "[::1]:8501")
 
 
 # --- where requests go -------------------------------------------------------------------------

@@ -1,9 +1,6 @@
 """Versions come into their place whole, and a kill between any two steps leaves old or new."""
 
 import asyncio
-import os
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -25,6 +22,7 @@ from reconciler.store.layout import staging_folder
 from reconciler.store.manifest import Manifest
 from reconciler.store.store import Store
 from tests.bucket import WHOLE, read_files, write_files
+from tests.crashes import die_before_step
 
 OTHER = {**WHOLE, "saved_model.pb": b"another graph", "assets/more": b"more"}
 
@@ -192,44 +190,6 @@ def test_a_graph_in_text_form_needs_its_variables_too(tmp_path: Path) -> None:
 
 
 # --- kill -9 between any two steps ------------------------------------------------------------
-
-
-def die_before_step(number: int, work: Callable[[], object]) -> bool:
-    """Run `work` in a child that ends itself before its n-th change of the file system.
-
-    Returns whether the child came to its end before that.
-    """
-    child = os.fork()
-    if child == 0:
-        steps = 0
-
-        def count(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal steps
-            writes = event == "open" and isinstance(arguments[1], str) and "w" in arguments[1]
-            opens = event == "open" and arguments[1] is None
-            named = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod")
-            if writes or opens or named or event.startswith("ctypes."):
-                steps += 1
-                if steps == number:
-                    os._exit(9)
-
-        sys.addaudithook(count)
-        try:
-            work()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            code = os.waitstatus_to_exitcode(status)
-            assert code in (0, 9), f"the step failed by itself ({code})"
-            return code == 0
-        time.sleep(0.001)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    raise AssertionError("the child did not end")
 
 
 def before_nothing(world: World) -> None:

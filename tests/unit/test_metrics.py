@@ -11,7 +11,7 @@ from reconciler.status.changes import Change, Result
 from reconciler.status.metrics import Metrics
 from reconciler.status.report import Disk, NodeReport
 
-COMMIT = Commit("a", "Ada", "Subject", 0)
+COMMIT = Commit("a", "Ada", "Subject", 1000)
 
 
 def report(*models: str) -> NodeReport:
@@ -31,7 +31,7 @@ def report(*models: str) -> NodeReport:
         Condition("BucketReachable", False, "Forbidden", "s"),
     )
     return NodeReport(
-        "n", "search", "0.1.0", 0, 1, True, "", COMMIT, None, outcomes, (), conditions, (),
+        "n", "search", "0.1.0", 0, 1, True, "", COMMIT, COMMIT, outcomes, (), conditions, (),
         Disk(10, 100, 5),
     )  # fmt: skip
 
@@ -64,8 +64,11 @@ def test_the_report_is_what_a_scrape_sees_and_models_that_left_are_gone() -> Non
     metrics = Metrics("0.1.0")
     metrics.show(report("ranker", "spell"))
 
-    assert value(metrics, "reconciler_served_version", model="ranker") == 42
-    assert value(metrics, "reconciler_wanted_version", model="spell") == 42
+    assert value(metrics, "reconciler_applied_commit_timestamp_seconds") == 1000
+    assert value(metrics, "reconciler_served_version", group="search", model="ranker") == 42
+    assert value(metrics, "reconciler_wanted_version", group="search", model="spell") == 42
+    phase = {"group": "search", "model": "ranker", "phase": "Deployed", "reason": "Serving"}
+    assert value(metrics, "reconciler_deployment_phase", **phase) == 1
     assert value(metrics, "reconciler_deployments", phase="Deployed") == 2
     assert value(metrics, "reconciler_deployments", phase="Failed") == 0
     assert value(metrics, "reconciler_condition", condition="GitReachable") == 1
@@ -124,18 +127,20 @@ def test_the_table_lists_every_metric_and_its_label() -> None:
     metrics.count_change(change(1.0))
     metrics.count_download_error("X")
     metrics.count_reload("OK")
-    documented = dict(
-        re.findall(r"^(reconciler_\w+) +(version|result|reason|phase|model|condition)?",
-                   str(module.__doc__), re.MULTILINE)
-    )  # fmt: skip
+    documented: dict[str, set[str]] = {}
+    name = ""
+    for line in str(module.__doc__).splitlines():
+        if found := re.match(r"reconciler_\w+(?=  )|(?= {50})", line):
+            name = found[0] or name
+            documented.setdefault(name, set()).update(re.findall(r"\w+", line[59:68]))
 
-    exported: dict[str, str] = {}
+    exported: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(metrics.render().decode()):
         if family.name.endswith("_created"):
             continue
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
-        exported[name] = "".join(labels)
+        exported[name] = labels
 
     assert exported == documented
 

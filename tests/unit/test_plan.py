@@ -428,6 +428,22 @@ def test_a_download_that_failed_waits_its_turn_and_a_new_commit_tries_at_once() 
     assert fetches(make_plan(replace(world, desired=changed), memory)) == [("a", 2)]
 
 
+@pytest.mark.parametrize("reason", ["BadArchive", "Incomplete"])
+def test_bytes_that_cannot_be_installed_are_not_fetched_again_before_there_are_others(
+    reason: str,
+) -> None:
+    world, memory = serving_world(deployment("a", 2), *ABC[1:])
+    world = replace(world, available=available(listing("a", 2, pin=2)))
+    memory = make_plan(world, memory).memory
+    failed = FetchFailed("a", 2, snapshot("a", 2).digest, reason, "it is cut off")
+    memory = fold(memory, failed, NOW)
+    later = plan(world, memory, LIMITS, NOW + 3600)
+    assert fetches(later) == []
+    assert (later.outcomes[0].phase, later.outcomes[0].reason) == (Phase.FAILED, reason)
+    other = replace(world, available=available(listing("a", 2, pin=2, generation=2)))
+    assert fetches(make_plan(other, memory)) == [("a", 2)]
+
+
 def test_a_pin_whose_objects_changed_keeps_what_is_installed_and_says_so() -> None:
     world, memory = serving_world(*ABC)
     changed = available(listing("a", 1, pin=1, generation=2))

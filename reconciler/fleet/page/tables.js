@@ -222,7 +222,9 @@ function silence(node) {
 }
 
 function addressLink(address) {
-  return address ? h("a", { href: `http://${address}/`, rel: "noreferrer" }, address) : null;
+  if (!address) return null;
+  const url = address.startsWith("https://") ? address : `http://${address}`;
+  return h("a", { href: `${url}/`, rel: "noreferrer" }, address);
 }
 
 function clockWords(seconds) {

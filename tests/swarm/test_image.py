@@ -1,0 +1,60 @@
+"""The agent's image, as it runs on a node: small, from the constraints file, without tools."""
+
+import json
+import re
+from typing import Any
+
+from tests.swarm import images
+from tests.swarm.fleet import Fleet
+
+_MAX_BYTES_BEYOND_BASE = 200_000_000
+_LIST = (
+    "import importlib.metadata as m, json;"
+    " print(json.dumps({d.name: d.version for d in m.distributions()}))"
+)
+
+
+def execute(fleet: Fleet, *command: str) -> str:
+    """Run a command in an image's container of its own."""
+    run = ("run", "--rm", "--network", "none", "--entrypoint", command[0], images.AGENT)
+    return fleet.manager.docker(*run, *command[1:])
+
+
+def test_it_is_small(fleet: Fleet) -> None:
+    arguments = ("history", "--human=false", "--format", "{{.Size}}", images.AGENT)
+    *ours, base = map(int, fleet.manager.docker(*arguments).splitlines())
+    assert base
+    assert 0 < sum(ours) < _MAX_BYTES_BEYOND_BASE
+
+
+def test_every_package_is_of_the_version_that_the_constraints_say(fleet: Fleet) -> None:
+    def plain(name: str) -> str:
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    lines = (images.ROOT / "constraints.txt").read_text().split()
+    wanted = {plain(name): version for name, _, version in (line.partition("==") for line in lines)}
+    found: dict[str, Any] = json.loads(execute(fleet, "/opt/reconciler/bin/python", "-c", _LIST))
+    installed = {plain(name): version for name, version in found.items()}
+    assert installed.pop("tfserving-reconciler")
+    assert len(installed) > 20
+    assert installed.items() <= wanted.items()
+    for heavy in ("tensorflow", "pytest", "pip"):
+        assert heavy not in installed
+
+
+def test_it_brings_what_the_agent_calls_and_no_compiler(fleet: Fleet) -> None:
+    script = "for tool in git ssh ssh-keygen gpg cc gcc make; do command -v $tool; done; true"
+    found = execute(fleet, "sh", "-c", script).split()
+    assert [path.rpartition("/")[2] for path in found] == ["git", "ssh", "ssh-keygen", "gpg"]
+
+
+def test_the_command_line_is_the_agents(fleet: Fleet) -> None:
+    done = fleet.manager.try_docker("run", "--rm", "--network", "none", images.AGENT, "run")
+    assert done.returncode == 2
+    assert b"RECONCILER_REPO" in done.stderr
+    assert (
+        b"reconciler, version"
+        in fleet.manager.try_docker(
+            "run", "--rm", "--network", "none", images.AGENT, "--version"
+        ).stdout
+    )
