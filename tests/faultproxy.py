@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 _BLOCK_BYTES = 64 * 1024
+_DRIP_SECONDS = 0.02
 
 
 @dataclass
@@ -48,7 +49,8 @@ class Fault:
     `status` answers instead of the server, with `body` of the type `kind`. Otherwise the body
     passes up to `after_bytes` and then `reset` (RST), `cut` (closed too early), `stall` (nothing
     more comes) or `flip` (one bit of the next byte) happens; `shorten` claims the shorter length,
-    as if that were all.
+    as if that were all. `delay_seconds` holds the answer back, `drip_bytes` sends only as many
+    bytes at a time, with a short pause after each.
     """
 
     status: int = 0
@@ -57,6 +59,8 @@ class Fault:
     replace_headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     kind: str = "application/json"
+    delay_seconds: float = 0.0
+    drip_bytes: int = 0
 
 
 Rule = Callable[[Request], Fault | None]
@@ -136,6 +140,8 @@ class FaultProxy:
         request = Request(method, target, headers)
         self.requests.append(request)
         fault = next((fault for rule in self.rules if (fault := rule(request))), Fault())
+        if fault.delay_seconds:
+            await asyncio.sleep(fault.delay_seconds)
         if fault.status:
             writer.write(
                 f"HTTP/1.1 {fault.status} Made up\r\nContent-Length: {len(fault.body)}\r\n"
@@ -169,7 +175,7 @@ class FaultProxy:
         if fault.action == "shorten":
             headers["content-length"] = str(fault.after_bytes)
         writer.write(_join_head(line, headers))
-        while block := await upstream.read(_BLOCK_BYTES):
+        while block := await upstream.read(fault.drip_bytes or _BLOCK_BYTES):
             at = fault.after_bytes - request.sent_bytes
             hit = bool(fault.action) and 0 <= at < len(block)
             if hit and fault.action == "flip":
@@ -179,6 +185,8 @@ class FaultProxy:
             writer.write(block)
             request.sent_bytes += len(block)
             await writer.drain()
+            if fault.drip_bytes:
+                await asyncio.sleep(_DRIP_SECONDS)
             if hit and fault.action == "stall":
                 self.stalled.set()
                 await reader.read()  # until the client has had enough

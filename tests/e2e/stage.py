@@ -25,7 +25,7 @@ from tests.savedmodels import Fault, write_savedmodel
 
 WAIT_SECONDS = 60.0
 _NAMES = itertools.count(1)
-_MODEL_SERVER = [sys.executable, "-m", "reconciler.cli.main", "dev", "tf-serving"]
+_MODEL_SERVER = (sys.executable, "-m", "reconciler.cli.main", "dev", "tf-serving")
 GROUP = "nodes: [node]\n"
 
 
@@ -62,6 +62,7 @@ class Stage:
     predict: bool = False
     serving_flags: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    server_command: tuple[str, ...] = _MODEL_SERVER
     node: str = "node"
     beside: "Stage | None" = None
     host: str = "127.0.0.1"
@@ -150,7 +151,7 @@ class Stage:
         """Start the model server on the agent's config file."""
         wait_until(self.config_file.exists, "the first models.config")
         command = [
-            *_MODEL_SERVER,
+            *self.server_command,
             f"--port={self.port}",
             f"--rest_api_port={self.rest_port}",
             f"--model_config_file={self.config_file}",
