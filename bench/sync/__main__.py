@@ -1,0 +1,169 @@
+"""Cold syncs from a bucket, the agent beside its peers, in turns.
+
+    python -m bench.sync [--cases abcd] [--scale 1.0] [--rounds 5] [--minutes 11] [--write STEM]
+
+Each case has a fake-gcs-server of its own, which holds everything in memory and runs on the same
+machine: its processor time is not counted, but it takes turns on the cores with those who are
+measured. In each round everybody syncs once, into an empty folder on the same file system. Rounds
+end with the time: whoever is slow has fewer of them.
+
+`--write docs/performance/sync` makes sync.json, sync.md and sync.svg there.
+"""
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.sync.cases import Case, free_port, make_cases, serve, wait_for_port
+from bench.sync.line import measure_line
+from bench.sync.measure import Run, run_once
+from bench.sync.report import describe_machine, render_table, write_report
+from bench.sync.tools import OURS, Setting, Tool, find_tools
+
+LINE_BYTES_PER_SECOND = 50e6
+LINE_DELAY_SECONDS = 0.020
+_LINE_CONNECTIONS = (1, 16)
+_LINE_SECONDS = 2.0
+_RUN_SECONDS = 180.0
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cases", default="abcd")
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=11.0, help="for all cases together")
+    parser.add_argument("--only", default="", metavar="WORDS", help="tools with one of these words")
+    parser.add_argument("--target", type=Path, help="a folder on the file system to sync to")
+    parser.add_argument("--note", default="", help="a sentence about the machine's other load")
+    parser.add_argument("--write", type=Path, metavar="STEM")
+    options = parser.parse_args()
+    words = options.only.split(",")
+    tools = [tool for tool in find_tools() if any(word in tool.name for word in words)]
+    cases = [make_cases(options.scale)[key] for key in options.cases]
+    deadline = time.monotonic() + 60 * options.minutes
+    results = []
+    with tempfile.TemporaryDirectory(dir=options.target) as folder:
+        machine = describe_machine(Path(folder))
+        for number, case in enumerate(cases):
+            now = time.monotonic()
+            share = (deadline - now) / (len(cases) - number)
+            results.append(_measure(case, tools, options.rounds, now + share, Path(folder)))
+            print(render_table(results[-1]), flush=True)
+    report = {
+        "measured_at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "machine": machine,
+        "note": options.note,
+        "scale": options.scale,
+        "absent": {tool.name: tool.absent for tool in tools if tool.absent},
+        "cases": results,
+    }
+    if options.write:
+        write_report(options.write, report)
+    print(machine, options.note)
+
+
+def _measure(
+    case: Case, tools: list[Tool], rounds: int, deadline: float, home: Path
+) -> dict[str, object]:
+    _say(f"({case.key}) {case.title}: filling the server")
+    with contextlib.ExitStack() as stack:
+        server_port = free_port()
+        port = stack.enter_context(_slow_line(server_port)) if case.is_slow_line else server_port
+        endpoint = f"http://127.0.0.1:{port}"
+        sums = stack.enter_context(serve(case, server_port, endpoint))
+        line = _measure_line(case, port) if case.is_slow_line else {}
+        chosen: dict[str, Setting] = {}
+        runs: dict[str, list[Run]] = {tool.name: [] for tool in tools if not tool.absent}
+        for tool in tools:
+            if not tool.absent:
+                setting, run = _choose(tool, case, endpoint, home, sums)
+                chosen[tool.name] = setting
+                runs[tool.name].append(run)
+        for _ in range(rounds - 1):
+            for name, setting in chosen.items():
+                left_seconds = deadline - time.monotonic()
+                done = runs[name]
+                if done[-1].failure or done[-1].durable_seconds > left_seconds:
+                    continue
+                done.append(run_once(setting, case, endpoint, home, _RUN_SECONDS, None))
+                _tell(name, setting, done[-1])
+    versions = {tool.name: tool.version for tool in tools}
+    return {
+        "key": case.key,
+        "title": case.title,
+        "total_bytes": case.total_bytes,
+        "line_bytes_per_second": line,
+        "tools": [
+            {
+                "name": name,
+                "version": versions[name],
+                "setting": chosen[name].label,
+                "runs": [vars(run) for run in done],
+            }
+            for name, done in runs.items()
+        ],
+    }
+
+
+def _choose(
+    tool: Tool, case: Case, endpoint: str, home: Path, sums: dict[str, int]
+) -> tuple[Setting, Run]:
+    """Try each of a tool's settings, compare every byte, and return the fastest and its run."""
+    tried: list[tuple[Setting, Run]] = []
+    for setting in tool.settings:
+        run = run_once(setting, case, endpoint, home, _RUN_SECONDS, sums)
+        _tell(tool.name, setting, run)
+        tried.append((setting, run))
+    if tool.name == OURS and tried[0][1].failure:
+        sys.exit("the agent's own sync failed")
+    return min(tried, key=lambda both: (bool(both[1].failure), both[1].durable_seconds))
+
+
+@contextlib.contextmanager
+def _slow_line(server_port: int) -> Iterator[int]:
+    port = free_port()
+    command = [sys.executable, "-m", "bench.sync.line", str(port), str(server_port)]
+    command += [str(LINE_BYTES_PER_SECOND), str(LINE_DELAY_SECONDS)]
+    with subprocess.Popen(command) as line:
+        try:
+            wait_for_port(port)
+            yield port
+        finally:
+            line.kill()
+
+
+def _measure_line(case: Case, port: int) -> dict[str, float]:
+    """Return what the line alone carries, so that it can be seen not to be the limit."""
+    from bench.sync.cases import BUCKET, PREFIX
+
+    path, _ = max(case.list_files(), key=lambda file: file[1])
+    quoted = f"{PREFIX}/{path}".replace("/", "%2F")
+    target = f"/download/storage/v1/b/{BUCKET}/o/{quoted}?alt=media"
+    line = {
+        str(count): measure_line(port, target, count, _LINE_SECONDS) for count in _LINE_CONNECTIONS
+    }
+    for count, rate in line.items():
+        _say(f"the line alone, {count} connections: {rate / 1e6:.0f} MB/s")
+    return line
+
+
+def _tell(name: str, setting: Setting, run: Run) -> None:
+    _say(
+        f"{name} ({setting.label}): {run.seconds:.2f} s, durable {run.durable_seconds:.2f} s,"
+        f" {run.cpu_seconds:.2f} CPU s, {run.peak_bytes / 2**20:.0f} MiB {run.failure}"
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""What the agent does with a bucket that is new to it: list each model, fetch each version.
+
+    python -m bench.sync.agent TARGET BUCKET PREFIX MODEL...
+
+It is the agent's own code with the agent's own settings, all models at once as there; what is
+missing is git before it and TensorFlow Serving after it.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from reconciler.model import Query
+from reconciler.settings import Settings
+from reconciler.sources.registry import Sources
+from reconciler.store.store import Store
+
+
+async def sync(target: Path, bucket: str, prefix: str, models: list[str]) -> None:
+    """Bring version 1 of all models to `target`."""
+    sources = Sources()
+    store = Store(target, connections=Settings(repo="none").connections)
+
+    async def bring(model: str) -> None:
+        query = Query(f"gs://{bucket}/{prefix}/{model}", 1)
+        source = await asyncio.to_thread(sources.open, query.source)
+        listing = await asyncio.to_thread(source.list, query)
+        await store.fetch(model, listing.snapshots[1], source)
+
+    try:
+        await asyncio.gather(*map(bring, models))
+    finally:
+        store.close()
+        sources.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(sync(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]))

@@ -1,0 +1,132 @@
+"""The figures as JSON, as a Markdown table and as a plot."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from bench.sync.tools import OURS
+
+_BAR_HEIGHT = 22
+_GAP = 34
+_NAME_WIDTH = 250
+_PLOT_WIDTH = 420
+_WIDTH = 800
+
+
+def describe_machine(folder: Path) -> str:
+    """Return a line about processor, memory, kernel and the file system of a folder."""
+    model = "processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(": ")[2]
+            break
+    memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    found = subprocess.run(
+        ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    return (
+        f"{os.cpu_count()} cores of {model}, {memory_gib:.0f} GiB, Linux {platform.release()},"
+        f" {found.stdout.strip() or 'unknown'} file system"
+    )
+
+
+def summarize(tool: dict[str, Any]) -> dict[str, float]:
+    """Return medians and spread over a tool's runs that succeeded; nothing where none did."""
+    runs = [run for run in tool["runs"] if not run["failure"]]
+    if not runs:
+        return {}
+    durable = [run["durable_seconds"] for run in runs]
+    return {
+        "count": len(runs),
+        "seconds": statistics.median(run["seconds"] for run in runs),
+        "durable_seconds": statistics.median(durable),
+        "least_seconds": min(durable),
+        "most_seconds": max(durable),
+        "cpu_seconds": statistics.median(run["cpu_seconds"] for run in runs),
+        "peak_bytes": max(run["peak_bytes"] for run in runs),
+    }
+
+
+def render_table(case: dict[str, Any]) -> str:
+    """Return one case as Markdown."""
+    lines = [
+        f"### ({case['key']}) {case['title']}",
+        "",
+        "| tool | setting | s to durable | min–max | runs | s to exit | MB/s | CPU s | peak MiB |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for tool in case["tools"]:
+        title = f"{tool['name']} {tool['version']}"
+        figures = summarize(tool)
+        if not figures:
+            lines.append(f"| {title} | {tool['setting']} | {tool['runs'][-1]['failure']} |||||||")
+            continue
+        lines.append(
+            f"| {title} | {tool['setting']} | {figures['durable_seconds']:.2f}"
+            f" | {figures['least_seconds']:.2f}–{figures['most_seconds']:.2f}"
+            f" | {figures['count']} | {figures['seconds']:.2f}"
+            f" | {case['total_bytes'] / 1e6 / figures['durable_seconds']:.0f}"
+            f" | {figures['cpu_seconds']:.2f} | {figures['peak_bytes'] / 2**20:.0f} |"
+        )
+    rates = case["line_bytes_per_second"]
+    if rates:
+        told = ", ".join(f"{rate / 1e6:.0f} MB/s over {count}" for count, rate in rates.items())
+        lines += ["", f"The line alone, nothing done with the bytes: {told} connections."]
+    return "\n".join([*lines, ""])
+
+
+def write_report(stem: Path, report: dict[str, Any]) -> None:
+    """Write `stem`.json, .md and .svg."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    head = f"Measured {report['measured_at']} on {report['machine']}. {report['note']}".strip()
+    absent = [f"{name} took no part: {why}." for name, why in report["absent"].items()]
+    parts = [" ".join([head, *absent]), "", *map(render_table, report["cases"])]
+    stem.with_suffix(".md").write_text("\n".join(parts))
+    stem.with_suffix(".svg").write_text(_draw(report["cases"]))
+
+
+def _draw(cases: list[dict[str, Any]]) -> str:
+    """Return bars of seconds until durable, shorter is better, with their spread."""
+    parts: list[str] = []
+    y = 8
+    for case in cases:
+        figures = {tool["name"]: summarize(tool) for tool in case["tools"]}
+        longest = max(all_["most_seconds"] for all_ in figures.values() if all_)
+        scale = _PLOT_WIDTH / longest
+        y += 20
+        parts.append(f'<text x="8" y="{y}" class="t">({case["key"]}) {escape(case["title"])}</text>')
+        y += 8
+        for name, figure in figures.items():
+            middle = y + _BAR_HEIGHT / 2
+            parts.append(f'<text x="8" y="{middle + 4}">{escape(name)}</text>')
+            if figure:
+                kind = "us" if name == OURS else "peer"
+                width = figure["durable_seconds"] * scale
+                ends = [_NAME_WIDTH + figure[key] * scale for key in ("least_seconds", "most_seconds")]
+                parts.append(
+                    f'<rect x="{_NAME_WIDTH}" y="{y + 3}" width="{width:.1f}"'
+                    f' height="{_BAR_HEIGHT - 6}" class="{kind}"/>'
+                    f'<path d="M{ends[0]:.1f} {middle}H{ends[1]:.1f}"/>'
+                    f'<text x="{ends[1] + 6:.1f}" y="{middle + 4}">'
+                    f'{figure["durable_seconds"]:.2f} s</text>'
+                )
+            y += _BAR_HEIGHT
+        y += _GAP - 20
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y}" width="{_WIDTH}"'
+        ' role="img" aria-label="Seconds of a cold sync until all is on the disk">'
+        "<style>text{font:13px system-ui,sans-serif;fill:#57606a}.t{font-weight:600;fill:#24292f}"
+        ".us{fill:#1a7f37}.peer{fill:#8c959f}path{stroke:#24292f;stroke-width:1.5}"
+        "@media(prefers-color-scheme:dark){text{fill:#8b949e}.t{fill:#e6edf3}path{stroke:#e6edf3}}"
+        f"</style>{''.join(parts)}</svg>\n"
+    )
