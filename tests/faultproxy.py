@@ -49,7 +49,7 @@ class Fault:
     `status` answers instead of the server, with `body` of the type `kind`. Otherwise the body
     passes up to `after_bytes` and then `reset` (RST), `cut` (closed too early), `stall` (nothing
     more comes) or `flip` (one bit of the next byte) happens; `shorten` claims the shorter length,
-    as if that were all. `delay_seconds` holds the answer back, `drip_bytes` sends only as many
+    as if that were all. `drop` resets the connection before any answer. `delay_seconds` holds the answer back, `drip_bytes` sends only as many
     bytes at a time, with a short pause after each.
     """
 
@@ -142,6 +142,9 @@ class FaultProxy:
         fault = next((fault for rule in self.rules if (fault := rule(request))), Fault())
         if fault.delay_seconds:
             await asyncio.sleep(fault.delay_seconds)
+        if fault.action == "drop":
+            _reset(writer)
+            return
         if fault.status:
             writer.write(
                 f"HTTP/1.1 {fault.status} Made up\r\nContent-Length: {len(fault.body)}\r\n"
