@@ -1,4 +1,4 @@
-"""What must hold, and whether it did: the judge of a run, who has seen everything and done nothing."""
+"""The judge of a run: what must hold, and whether what was noted meanwhile says that it did."""
 
 import json
 from collections import Counter
@@ -96,11 +96,8 @@ def list_versions(models_dir: Path) -> Iterable[tuple[str, int]]:
 
 def _check_bytes(what: str, found: Bytes, published: Bytes) -> None:
     if found != published:
-        wrong = sorted(
-            name
-            for name in found.keys() | published.keys()
-            if found.get(name) != published.get(name)
-        )
+        names = found.keys() | published.keys()
+        wrong = sorted(name for name in names if found.get(name) != published.get(name))
         raise BrokenError(f"{what} with other bytes than were published: {', '.join(wrong)}")
 
 

@@ -357,7 +357,7 @@ class Player:
         return wanted
 
     def _tell_callers(self) -> None:
-        """Say which versions may answer: what git asked for since the last rest, or what it left."""
+        """Say which versions may answer: what git asked for since the last rest."""
         for model, caller in self.callers.items():
             wishes = [asked[model] for asked in self._asked if model in asked]
             resting = self._asked[0].get(model)

@@ -163,7 +163,7 @@ class Dice:
         number = 0
         while True:
             number += 1
-            kinds = [self._event] * self._random.choice([1, 1, 2])
+            kinds = [self._event] * self._random.choice([1, 2, 2, 3])
             kinds += [self._change] * self._random.choice([1, 1, 2, 3])
             self._random.shuffle(kinds)
             actions = [draw() for draw in kinds]
