@@ -180,7 +180,7 @@ class Agent:
         if newest.settled and world.git_trouble is None:
             self._applied = desired.commit
         self._remember()
-        await self._herald.tell(world, newest, done, self._applied)
+        await self._herald.tell(world, newest, done, self._applied, now)
         self._tracing.end_look(
             newest.steps,
             is_moving=self._hands.busy or newest.in_motion or not self.watches.answered,

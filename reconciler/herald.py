@@ -51,9 +51,9 @@ class Herald:
         )
 
     async def tell(
-        self, world: World, plan: Plan, done: Sequence[Note], applied: Commit | None
+        self, world: World, plan: Plan, done: Sequence[Note], applied: Commit | None, now: float
     ) -> None:
-        """Say what one tick found and what it did."""
+        """Say what one tick found and what it did; `now` is when its plan was made."""
         for note in done:
             with about(**note.facts):
                 _log.info("%s", note.sentence)
@@ -67,6 +67,7 @@ class Herald:
                 program_version=__version__,
                 started_at_seconds=self._started_at_seconds,
                 generated_at_seconds=time.time(),
+                clock_seconds=now,
                 ready=True,
                 summary="; ".join(note.sentence for note in done) or _summarize(plan),
                 observed=desired.commit,

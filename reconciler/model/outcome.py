@@ -44,8 +44,9 @@ class Outcome:
     progress: Progress | None = None
     last_error: str | None = None
     retry_in_seconds: float | None = None
-    deployed_seconds: float | None = None
-    """How long it has been Deployed as it is asked for now, without a break."""
+    deployed_since: float | None = None
+    """Since when it has been Deployed as it is asked for now, without a break, by the steady clock
+    that the plan was given; None where it is not."""
 
 
 @dataclass(frozen=True, slots=True)

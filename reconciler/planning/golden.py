@@ -43,10 +43,12 @@ class Trials:
 
     def withhold(self, goals: Mapping[str, Goal]) -> dict[str, Goal]:
         """Return the goals without the versions that are withheld, and with the trial's."""
-        goals = {
-            model: replace(goal, ready=goal.ready - self.withheld.get(model, {}).keys())
-            for model, goal in goals.items()
+        withheld = {
+            model: replace(goals[model], ready=goals[model].ready - versions.keys())
+            for model, versions in self.withheld.items()
+            if model in goals
         }
+        goals = {**goals, **withheld}
         if self.current is not None:
             version = self.current.version
             goals[trial_name(self.current.model)] = Goal(version, ready=frozenset({version}))
@@ -55,9 +57,9 @@ class Trials:
 
 def note_trial_failures(memory: Memory) -> Memory:
     """Return the memory with the failure of a trial to load as one of the version itself."""
-    for name, trial in memory.models.items():
-        known = memory.of(model_of(name))
-        if not is_trial(name) or trial.desired != known.desired:
+    for name in [name for name in memory.models if is_trial(name)]:
+        trial, known = memory.of(name), memory.of(model_of(name))
+        if trial.desired != known.desired:
             continue
         fresh = {
             version: failure

@@ -7,7 +7,7 @@ the caller passes in; none of them survives a restart.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.model import Ask, LocalVersion, Served, State, VersionStatus
@@ -100,8 +100,6 @@ class ModelMemory:
     deployed_as: str = ""
     """As what it is Deployed, and since when, without a break; empty where it is not."""
     deployed_since: float = 0.0
-    deployed_until: float = -math.inf
-    """When it was last seen so."""
     nudges: int = 0
     """How often in a row the server was reminded of a version that it does not mention."""
     nudged_at: float = 0.0
@@ -124,6 +122,8 @@ class Memory:
     reload_started_at: float | None = None
     """When the one outstanding reload was sent."""
     reload_failure: Failure | None = None
+    seen_at: float = -math.inf
+    """When the server last answered a look."""
 
     def of(self, model: str) -> ModelMemory:
         """Return what is known of `model`, which may be nothing."""
@@ -136,7 +136,11 @@ class Memory:
 
     def with_model(self, model: str, remembered: ModelMemory) -> "Memory":
         """Return this memory with one model's part replaced."""
-        return replace(self, models={**self.models, model: remembered})
+        return self.with_models({model: remembered})
+
+    def with_models(self, remembered: Mapping[str, ModelMemory]) -> "Memory":
+        """Return this memory with the parts of several models replaced."""
+        return replace(self, models={**self.models, **remembered}) if remembered else self
 
 
 _NOTHING = ModelMemory()
@@ -163,14 +167,22 @@ def is_available(status: VersionStatus | None) -> bool:
     return status is not None and status.state == State.AVAILABLE
 
 
-def observe(memory: Memory, served: Served, now: float, poll_seconds: float) -> Memory:
-    """Return the memory after one look at the server."""
+def observe(
+    memory: Memory,
+    served: Served,
+    now: float,
+    poll_seconds: float,
+    quiet: Collection[str] = frozenset(),
+) -> Memory:
+    """Return the memory after one look at the server, which shows nothing new of `quiet` models."""
     if served.connection != memory.connection:
         memory = _adopt(memory, served, now)
-    models = dict(memory.models)
-    for model, seen in served.models.items():
-        models[model] = _observe_model(memory.of(model), seen, now, poll_seconds)
-    return replace(memory, models=models)
+    observed = {
+        model: _observe_model(memory.of(model), seen, now, poll_seconds)
+        for model, seen in served.models.items()
+        if model not in quiet
+    }
+    return replace(memory.with_models(observed), seen_at=now)
 
 
 def _adopt(memory: Memory, served: Served, now: float) -> Memory:
@@ -226,16 +238,19 @@ def without_ghosts(
     models: Mapping[str, Mapping[int, VersionStatus]],
     now: float,
     poll_seconds: float,
+    quiet: Collection[str] = frozenset(),
 ) -> Mapping[str, Mapping[int, VersionStatus]]:
-    """Return the states without those that will never change again.
+    """Return the states without those that will never change again; `quiet` models have none.
 
     A version that is taken out of the config before the server began to load it is forgotten
     without an event, and its status says START for ever (2.20 source, basic_manager.cc). To wait
     for its end would be to wait for ever.
     """
     settle_seconds = poll_seconds + STALE_SECONDS
-    alive = {}
+    alive = dict(models)
     for model, seen in models.items():
+        if model in quiet:
+            continue
         known = memory.of(model)
         asked = known.asked.versions if known.asked else frozenset()
         alive[model] = {
@@ -316,12 +331,21 @@ def accept(
         old = before.asked.versions if before.asked else frozenset()
         new = asked.versions if asked else frozenset()
         dropped = {v: at for v, at in before.dropped.items() if v not in new}
+        since = {v: before.since[v] if v in old and v in before.since else now for v in new}
+        progressed = before.progressed & new & old
+        if (
+            asked == before.asked
+            and model not in reminders
+            and (since, dropped, progressed) == (before.since, before.dropped, before.progressed)
+        ):
+            models[model] = before
+            continue
         models[model] = replace(
             before,
             asked=asked,
-            since={v: before.since[v] if v in old and v in before.since else now for v in new},
+            since=since,
             dropped=dropped | dict.fromkeys(old - new, now),
-            progressed=before.progressed & new & old,
+            progressed=progressed,
             refusal=None if asked != before.asked else before.refusal,
             nudges=before.nudges + (model in reminders),
             nudged_at=now if model in reminders else before.nudged_at,

@@ -5,11 +5,12 @@ and the tests call the same one. It starts from the truth every time, so it does
 the plan before said or how much of it was carried out.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from reconciler.model import (
     Deployment,
+    Desired,
     Local,
     LocalVersion,
     Outcome,
@@ -18,6 +19,7 @@ from reconciler.model import (
     Unavailable,
     VersionStatus,
 )
+from reconciler.planning.calm import Calm, Quiet
 from reconciler.planning.conditions import find_change_condition, find_conditions
 from reconciler.planning.events import RELOAD_UNANSWERED
 from reconciler.planning.goals import (
@@ -56,6 +58,7 @@ from reconciler.planning.outcome import (
     describe_handover,
     describe_leaving,
 )
+from reconciler.planning.quiet import find_quiet, find_still_quiet, name_hold
 from reconciler.planning.resolve import INCOMPLETE
 from reconciler.planning.restart import find_restart_config, forget_good, keep_safe
 from reconciler.planning.retention import Leaving, find_leaving, find_removals
@@ -80,49 +83,54 @@ _FINAL = frozenset({LOCK_MISMATCH, BAD_ARCHIVE, INCOMPLETE})
 _MOVING = frozenset({DOWNLOADING, LOADING, WAITING, MOVING_LABELS, UNLOADING, LISTING, TRYING})
 
 
-def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
+def plan(
+    world: World, memory: Memory, limits: Limits, now: float, last: Calm | None = None
+) -> Plan:
     """Compute the next steps for one node.
 
-    `now` is a steady clock in seconds, the same one that earlier calls were given.
+    `now` is a steady clock in seconds, the same one that earlier calls were given. `last` is what
+    the plan before found at rest; it saves work and changes nothing.
     """
     desired, local, served = world.desired, world.local, world.served
+    node_hold = find_node_hold(desired, world.pause, world.wall_seconds)
+    quiet = find_still_quiet(last, world, memory, node_hold) if last else {}
     seen = {} if isinstance(served, Unavailable) else served.models
     if isinstance(served, Served):
-        memory = observe(memory, served, now, limits.poll_seconds)
+        memory = observe(memory, served, now, limits.poll_seconds, quiet)
         if limits.is_file_driven and world.restart_config != keep_safe(
             memory.asked_config, local.versions, limits
         ):
             memory = replace(memory, confirmed=False)  # someone else wrote the file
-        seen = without_ghosts(memory, seen, now, limits.poll_seconds)
+        seen = without_ghosts(memory, seen, now, limits.poll_seconds, quiet)
     memory = note_trial_failures(memory)
-    node_hold = find_node_hold(desired, world.pause, world.wall_seconds)
-    targets, memory = _set_targets(world, memory, limits, node_hold)
+    quiet = {model: item for model, item in quiet.items() if item.known is memory.of(model)}
+    live, memory = _set_targets(world, memory, limits, node_hold, quiet)
     doubt = node_hold.sentence if node_hold else _find_doubt(world)
     handovers, memory = find_handovers(
         desired, local.versions, memory, world.peers, now, is_held=node_hold is not None
     )
     leaving = find_leaving(desired, memory, local.versions, doubt, handovers)
-    unknown = [
-        model for model in desired.broken if model not in {t.deployment.model for t in targets}
-    ]
-    held = [target.deployment.model for target in targets if target.hold]
+    targets = [*(item.target for item in quiet.values()), *live]
+    deployed = {deployment.model for deployment in desired.deployments}
+    unknown = [model for model in desired.broken if model not in deployed]
+    held = [target.deployment.model for target in live if target.hold]
     goals = _set_goals(targets, (*leaving.held, *unknown, *held), local, memory)
-    trials = find_trials(targets, local, memory, seen, now)
+    trials = find_trials(live, local, memory, seen, now)
     goals = trials.withhold(goals)
     room = find_room(targets, local, world.fetching or {}, desired.group)
 
-    steps: list[Step] = [*_fetches(targets, room, memory, now), *trials.steps]
+    steps: list[Step] = [*_fetches(live, room, memory, now), *trials.steps]
     elsewhere: tuple[str, ...] = ()
     if isinstance(served, Served):
         elsewhere = _find_elsewhere(memory, local)
-        memory = remember_trials(trials, targets, forget_good(memory, goals))
+        memory = remember_trials(trials, live, forget_good(memory, goals))
         if not elsewhere:
-            steps += _steer(world, goals, leaving, memory, seen, limits, now)
+            steps += _steer(world, goals, leaving, memory, seen, limits, now, quiet)
     elif served.reason == SERVER_UNREACHABLE and world.restart_config is not None:
         # It may be down because of what its file says; what has worked is the best it can get.
         steps += _write_restart_config(memory, world)
     if doubt is None and _is_known(memory) and world.restart_config is not None:
-        steps += find_removals(targets, goals, leaving, memory, seen, world)
+        steps += find_removals(live, goals, leaving, memory, seen, world, quiet)
     if node_hold is not None and node_hold.reason == PAUSED:
         steps = []  # someone works on this node by hand
 
@@ -144,10 +152,10 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
         )
 
     group = desired.group.name if desired.group else ""
-    outcomes = [describe(target, sight(target.deployment.model)) for target in targets]
+    described = [describe(target, sight(target.deployment.model)) for target in live]
     for model in unknown:
         nameless = Deployment(model, group, desired.broken[model].path, source="")
-        outcomes.append(describe(Target(nameless, goals[model]), sight(model)))
+        described.append(describe(Target(nameless, goals[model]), sight(model)))
     removals = (
         *(
             describe_leaving(model, group, leaving.held_because, sight(model))
@@ -156,7 +164,9 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
         *(describe_handover(item, sight(model)) for model, item in leaving.handovers.items()),
     )
     is_blind = isinstance(served, Unavailable)
-    outcomes, memory = time_deployed(outcomes, memory, now, is_blind=is_blind)
+    described, memory = time_deployed(described, memory, now, is_blind=is_blind)
+    quiet |= find_quiet(live, described, memory, world)
+    outcomes = _in_order(desired, described, quiet)
     conditions = (
         *find_conditions(world, memory, leaving, elsewhere, now),
         find_change_condition(node_hold, (*outcomes, *removals)),
@@ -164,24 +174,38 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     return Plan(
         steps=tuple(steps),
         memory=_prune(memory, world, seen),
-        outcomes=tuple(outcomes),
+        outcomes=outcomes,
         removals=removals,
         conditions=conditions,
-        relist=_relist(targets),
-        in_motion=bool(steps) or _is_in_motion(outcomes, memory, seen),
-        ask_peers=_name_peers(targets, handovers.values(), desired.node),
+        relist=_relist(live),
+        in_motion=bool(steps) or _is_in_motion(described, memory, seen, quiet),
+        ask_peers=_name_peers(live, handovers.values(), desired.node),
+        calm=Calm(quiet, desired.policy, name_hold(node_hold), world.available),
     )
+
+
+def _in_order(
+    desired: Desired, described: Iterable[Outcome], quiet: Mapping[str, Quiet]
+) -> tuple[Outcome, ...]:
+    """Return the outcomes in the order of the deployments, those without one last."""
+    by_model = {outcome.deployment.model: outcome for outcome in described}
+    known = [
+        by_model.pop(model) if model in by_model else quiet[model].outcome
+        for model in (deployment.model for deployment in desired.deployments)
+    ]
+    return (*known, *by_model.values())
 
 
 def _is_in_motion(
     outcomes: Iterable[Outcome],
     memory: Memory,
     seen: Mapping[str, Mapping[int, VersionStatus]],
+    quiet: Collection[str],
 ) -> bool:
     if memory.reload_started_at is not None or any(o.reason in _MOVING for o in outcomes):
         return True
-    for model, versions in seen.items():
-        known = memory.of(model)
+    for model in seen.keys() - quiet:
+        versions, known = seen[model], memory.of(model)
         asked = known.asked.versions if known.asked else frozenset()
         held = {version for version, status in versions.items() if is_active(status)}
         awaited = {v for v in asked - known.available if not known.has_failed(v)}
@@ -220,12 +244,20 @@ def _prune(memory: Memory, world: World, seen: Mapping[str, Mapping[int, Version
 
 
 def _set_targets(
-    world: World, memory: Memory, limits: Limits, node_hold: Hold | None
+    world: World,
+    memory: Memory,
+    limits: Limits,
+    node_hold: Hold | None,
+    quiet: Collection[str],
 ) -> tuple[list[Target], Memory]:
+    """Return the targets of all that is not quiet, and what to remember of it."""
     targets = []
+    changed: dict[str, ModelMemory] = {}
     is_new = has_no_past(memory)
     for deployment in world.desired.deployments:
         model = deployment.model
+        if model in quiet:
+            continue
         known = remember_deployment(memory.of(model), deployment)
         found = world.local.versions.get(model, {})
         known = _forget_replaced(known, found)
@@ -250,9 +282,9 @@ def _set_targets(
             known = replace(known, admitted=asked)
             if deployment.version is None and target.goal.main is not None:
                 known = replace(known, resolved={deployment.source: target.goal.main})
-        memory = memory.with_model(model, known)
+        changed[model] = known
         targets.append(target)
-    return targets, memory
+    return targets, memory.with_models(changed)
 
 
 def _name_peers(
@@ -320,12 +352,15 @@ def _steer(
     seen: Mapping[str, Mapping[int, VersionStatus]],
     limits: Limits,
     now: float,
+    quiet: Collection[str],
 ) -> Iterable[Step]:
     """Yield what the server and the file that it starts from are to be told."""
     if memory.confirmed and not limits.is_file_driven:
         yield from _write_restart_config(memory, world)
     must_confirm = bool(leaving.going) and not goals
-    request = next_request(goals, memory, seen, now, limits.poll_seconds, must_confirm=must_confirm)
+    request = next_request(
+        goals, memory, seen, now, limits.poll_seconds, must_confirm=must_confirm, quiet=quiet
+    )
     if request and _may_reload(request, memory, now):
         config = keep_safe(request.config, world.local.versions, limits)
         request = replace(request, config=config)

@@ -16,10 +16,13 @@ from reconciler.planning.steps import Limits
 
 def forget_good(memory: Memory, goals: Mapping[str, Goal]) -> Memory:
     """Drop from the restart config what was unloaded on purpose."""
-    for model, known in memory.models.items():
-        if known.good and not known.asked and model not in goals:
-            memory = memory.with_model(model, replace(known, good=None))
-    return memory
+    return memory.with_models(
+        {
+            model: replace(known, good=None)
+            for model, known in memory.models.items()
+            if known.good and not known.asked and model not in goals
+        }
+    )
 
 
 def find_restart_config(
@@ -33,11 +36,14 @@ def find_restart_config(
     for model, known in memory.models.items():
         if known.good is None:
             continue
-        found = local.get(model, {})
-        versions = frozenset(v for v in known.good.versions if v in found and found[v].intact)
-        labels = {label: v for label, v in known.good.labels.items() if v in versions}
-        if versions:
-            config[model] = Ask(versions, labels)
+        good, found = known.good, local.get(model, {})
+        lost = [v for v in good.versions if v not in found or not found[v].intact]
+        if lost:
+            versions = good.versions - frozenset(lost)
+            labels = {label: v for label, v in good.labels.items() if v in versions}
+            good = Ask(versions, labels)
+        if good.versions:
+            config[model] = good
     return config
 
 

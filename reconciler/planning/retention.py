@@ -4,7 +4,7 @@ Nothing is removed on doubt. A removal that turns out wrong cannot be taken back
 each rule here errs on the side of a fuller disk.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.model import Ask, Desired, LocalVersion, VersionStatus
@@ -129,15 +129,17 @@ def find_removals(
     memory: Memory,
     seen: Mapping[str, Mapping[int, VersionStatus]],
     world: World,
+    quiet: Collection[str] = frozenset(),
 ) -> Iterable[Step]:
-    """Yield what may be deleted from disk.
+    """Yield what may be deleted from disk; of `quiet` models it is nothing.
 
     Never what the server's config file still names: a server that restarts between the deletion
     and the next writing of that file would wait for the missing model for ever.
     """
     local, keep = world.local, world.desired.policy.keep
     by_model = {target.deployment.model: target for target in targets}
-    for model, versions in sorted(local.versions.items()):
+    for model in sorted(local.versions.keys() - quiet):
+        versions = local.versions[model]
         known = memory.of(model)
         if has_trial(model, memory, seen):
             continue  # the server may be reading any of these files

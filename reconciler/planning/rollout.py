@@ -18,7 +18,7 @@ the server in the middle of a rollout only means that the next step is computed 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from reconciler.model import Ask, ServerConfig, Strategy, VersionStatus
@@ -128,6 +128,7 @@ def next_request(
     poll_seconds: float,
     *,
     must_confirm: bool = False,
+    quiet: Collection[str] = frozenset(),
 ) -> Request | None:
     """Return the reload to send now, or None when there is nothing to ask.
 
@@ -137,21 +138,24 @@ def next_request(
     `goals` holds every model that should be in the config; a model that is in the config and not
     in `goals` is dropped. Models that are new to the server come after all other changes, because
     they block; those that have failed before come one at a time, last, so that a bad model costs
-    the good ones nothing.
+    the good ones nothing. `quiet` models keep their entry and need no reminder.
     """
     views = {
         model: _View(goal, memory.of(model), served.get(model, {}), now, poll_seconds)
         for model, goal in goals.items()
+        if model not in quiet
     }
     current = memory.asked_config
-    target = {model: ask for model, view in views.items() if (ask := next_ask(view)) is not None}
+    target = {model: current[model] for model in quiet if model in current}
+    target |= {model: ask for model, view in views.items() if (ask := next_ask(view)) is not None}
     config = {model: ask for model, ask in target.items() if model in current}
     additions = sorted(target.keys() - current.keys())
     if config == current:
         trusted = [model for model in additions if not memory.of(model).load_failures]
         config |= {model: target[model] for model in trusted or additions[:1]}
     reminders = frozenset(model for model, view in views.items() if view.overdue())
-    reminders |= _find_intruded(memory, served, now, poll_seconds)
+    loud = {model: seen for model, seen in served.items() if model not in quiet}
+    reminders |= _find_intruded(memory, loud, now, poll_seconds)
     is_told = memory.confirmed or not (config or must_confirm)
     if config == current and is_told and not reminders:
         return None

@@ -25,6 +25,8 @@ def find_room(
 ) -> Refused:
     """Return the versions that must not be fetched now: (model, version) -> why."""
     targets = [target for target in targets if not _is_gone(target, local)]
+    if not any(target.snapshots for target in targets):
+        return {}
     refused = _check_quota(targets, local, group) if group else {}
     staged = {(s.model, s.version, s.digest): s.bytes for s in local.staged}
     free_bytes = local.free_bytes - sum(p.total_bytes - p.done_bytes for p in fetching.values())

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from reconciler.model import Outcome, Phase
 from reconciler.planning.goals import fingerprint
-from reconciler.planning.memory import Memory
+from reconciler.planning.memory import Memory, ModelMemory
 
 _BLINK_SECONDS = 5.0
 """For how long a server that does not answer is taken to be what it was: a status request's
@@ -21,19 +21,15 @@ def time_deployed(
     the node says that it does not know, and soon after it goes on counting.
     """
     timed = []
+    changed: dict[str, ModelMemory] = {}
     for outcome in outcomes:
         model = outcome.deployment.model
         known = memory.of(model)
         is_deployed = outcome.phase is Phase.DEPLOYED
         now_as = f"{fingerprint(outcome.deployment)} {outcome.wanted}" if is_deployed else ""
-        if is_blind and now - known.deployed_until <= _BLINK_SECONDS:
-            pass
-        elif now_as != known.deployed_as:
-            known = replace(known, deployed_as=now_as, deployed_since=now, deployed_until=now)
-            memory = memory.with_model(model, known)
-        elif is_deployed:
-            known = replace(known, deployed_until=now)
-            memory = memory.with_model(model, known)
-        seconds = now - known.deployed_since if is_deployed else None
-        timed.append(replace(outcome, deployed_seconds=seconds))
-    return timed, memory
+        is_blink = is_blind and now - memory.seen_at <= _BLINK_SECONDS
+        if now_as != known.deployed_as and not is_blink:
+            known = changed[model] = replace(known, deployed_as=now_as, deployed_since=now)
+        since = known.deployed_since if is_deployed else None
+        timed.append(replace(outcome, deployed_since=since))
+    return timed, memory.with_models(changed)

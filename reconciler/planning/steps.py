@@ -19,6 +19,7 @@ from reconciler.model import (
     Snapshot,
     Unavailable,
 )
+from reconciler.planning.calm import Calm
 from reconciler.planning.memory import Memory
 from reconciler.planning.peers import Peers
 from reconciler.planning.rollout import Request
@@ -138,6 +139,8 @@ class Plan:
     """Whether more is to be seen soon: something loads, unloads or is on its way here."""
     ask_peers: tuple[str, ...] = ()
     """The nodes whose word is needed to go on."""
+    calm: Calm = field(default_factory=Calm)
+    """The models at rest, which the next plan need not think about while nothing changes."""
 
     @property
     def settled(self) -> bool:

@@ -1,8 +1,8 @@
 """The board between the agent and the HTTP server: the agent writes on it, requests read it.
 
-Once per tick the agent calls `publish`. That renders the report to bytes, a single time however
-many ask for it, finds what changed and records it, so that every handler of the server only hands
-out what lies ready and answers at once whatever else the node is busy with.
+The agent calls `publish` once it has found or done something, and `beat` at every look. The report
+is rendered when somebody asks for it, and once only until the next look: a node whose 10,000
+models are at rest has better things to do than to write 10 MB every other second for nobody.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.status.changes import Change, ChangeFinder
 from reconciler.status.journal import Journal
@@ -56,8 +56,11 @@ class StatusBoard:
         self.wake = wake
         self.wake_git = wake_git or wake
         self.heartbeat_limit_seconds = heartbeat_limit_seconds
-        self.status: Page | None = None
         self.ready = False
+        self._report: NodeReport | None = None
+        self._published_at = 0.0
+        self._page: Page | None = None
+        self._etag: str | None = None
         self._badge = badge
         self._met_at: float | None = None
         self._clock = clock
@@ -71,8 +74,19 @@ class StatusBoard:
         return self._clock() - self._beaten_at
 
     def beat(self) -> None:
-        """Show that the loop moves."""
+        """Show that the loop moves, and that what was published last is still so."""
         self._beaten_at = self._clock()
+        self._page = None
+
+    @property
+    def status(self) -> Page | None:
+        """The newest report as of the last beat, None before the first."""
+        if self._page is None and self._report is not None:
+            age_seconds = max(0.0, self._beaten_at - self._published_at)
+            content = render(replace(self._report, age_seconds=age_seconds))
+            self._etag = self._etag or _make_etag(content)
+            self._page = Page(json.dumps(content).encode(), self._etag)
+        return self._page
 
     def meet(self, badge: str) -> None:
         """Note who asks: an agent of this one's name that is not this one."""
@@ -93,8 +107,7 @@ class StatusBoard:
         changed is found and tried again with the next report.
         """
         self.beat()
-        content = render(report)
-        self.status = Page(json.dumps(content).encode(), _etag(content))
+        self._report, self._etag, self._published_at = report, None, self._beaten_at
         self.ready = report.ready
         self.metrics.show(report)
         recorded = []
@@ -112,7 +125,7 @@ class StatusBoard:
         return tuple(recorded)
 
 
-def _etag(content: Json) -> str:
+def _make_etag(content: Json) -> str:
     """Return a weak tag: the same for two reports that differ in the passing of time alone."""
     lasting = _leave_out_time(content)
     lasting["deployments"] = [_leave_out_time(item) for item in content["deployments"]]

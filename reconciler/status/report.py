@@ -71,11 +71,15 @@ class NodeReport:
     """The group's nodes, as this node sees it."""
     instance: str = ""
     """Drawn by chance when the agent starts: tells two agents of one name apart."""
+    clock_seconds: float = 0.0
+    """When the plan was made that this tells of, by the steady clock that it was given."""
+    age_seconds: float = 0.0
+    """How long ago that was: since then nothing has changed but the time."""
 
 
 def render(report: NodeReport) -> Json:
     """Return the report as schema/status.schema.json describes it, ready for json.dumps."""
-    now = report.generated_at_seconds
+    now = _now(report)
     return {
         "node": report.node,
         "group": report.group,
@@ -89,8 +93,8 @@ def render(report: NodeReport) -> Json:
         "summary": report.summary,
         "observed": render_commit(report.observed) if report.observed else None,
         "applied": render_commit(report.applied) if report.applied else None,
-        "deployments": _render_outcomes(report.outcomes, report.holders, now),
-        "removals": _render_outcomes(report.removals, report.holders, now),
+        "deployments": _render_outcomes(report.outcomes, report),
+        "removals": _render_outcomes(report.removals, report),
         "conditions": [
             {
                 "name": condition.name,
@@ -148,19 +152,16 @@ def worst_first(deployments: Iterable[Json]) -> list[Json]:
     )
 
 
-def _render_outcomes(
-    outcomes: Iterable[Outcome], holders: Mapping[str, Sequence[str]], now_seconds: float
-) -> list[Json]:
+def _render_outcomes(outcomes: Iterable[Outcome], report: NodeReport) -> list[Json]:
     ordered = sorted(outcomes, key=lambda outcome: outcome.deployment.model)
-    return [
-        _render_outcome(outcome, holders.get(outcome.deployment.model, ()), now_seconds)
-        for outcome in ordered
-    ]
+    return [_render_outcome(outcome, report) for outcome in ordered]
 
 
-def _render_outcome(outcome: Outcome, holders: Sequence[str], now_seconds: float) -> Json:
-    deployment, retry = outcome.deployment, outcome.retry_in_seconds
-    deployed = outcome.deployed_seconds
+def _render_outcome(outcome: Outcome, report: NodeReport) -> Json:
+    deployment, retry, since = outcome.deployment, outcome.retry_in_seconds, outcome.deployed_since
+    passed_seconds = report.clock_seconds + report.age_seconds
+    if retry is not None:
+        retry = max(0.0, retry - report.age_seconds)
     return {
         "model": deployment.model,
         "group": deployment.group,
@@ -172,7 +173,7 @@ def _render_outcome(outcome: Outcome, holders: Sequence[str], now_seconds: float
         "locked_version": deployment.lock.version if deployment.lock else None,
         "locked_digest": _locked_digest(deployment),
         "ask": ask_of(deployment) if deployment.source else "",
-        "holders": list(holders),
+        "holders": list(report.holders.get(deployment.model, ())),
         "stop": deployment.stop,
         "strategy": deployment.rollout.strategy.value,
         "phase": outcome.phase.value,
@@ -189,17 +190,21 @@ def _render_outcome(outcome: Outcome, holders: Sequence[str], now_seconds: float
             "done_bytes": outcome.progress.done_bytes,
             "total_bytes": outcome.progress.total_bytes,
         },
-        "deployed_seconds": None if deployed is None else _seconds(deployed),
+        "deployed_seconds": None if since is None else _seconds(passed_seconds - since),
         "last_error": outcome.last_error,
         # To the second: by the time between plan and report it would be another one each tick.
-        "retry_at": None if retry is None else timestamp(round(now_seconds + max(0.0, retry))),
-        "retry_in_seconds": None if retry is None else _seconds(max(0.0, retry)),
+        "retry_at": None if retry is None else timestamp(round(_now(report) + retry)),
+        "retry_in_seconds": None if retry is None else _seconds(retry),
     }
 
 
 def _locked_digest(deployment: Deployment) -> str | None:
     lock = deployment.lock
     return f"sha256:{lock.versions[lock.version].digest}" if lock else None
+
+
+def _now(report: NodeReport) -> float:
+    return report.generated_at_seconds + report.age_seconds
 
 
 def _seconds(value: float) -> float:

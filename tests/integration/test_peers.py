@@ -36,10 +36,19 @@ ME = Badge("search-1", "mine")
 
 def report(node: str, instance: str = "other") -> NodeReport:
     outcome = Outcome(
-        RANKER, Phase.DEPLOYED, "Serving", "serves version 42", 42, (42,), deployed_seconds=7.5
+        RANKER, Phase.DEPLOYED, "Serving", "serves version 42", 42, (42,), deployed_since=2.5
     )
     return NodeReport(
-        node, "search", "0", 0, 1, True, "did", outcomes=(outcome,), instance=instance
+        node,
+        "search",
+        "0",
+        0,
+        1,
+        True,
+        "did",
+        outcomes=(outcome,),
+        instance=instance,
+        clock_seconds=10.0,
     )
 
 

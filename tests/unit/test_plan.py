@@ -87,19 +87,19 @@ def test_a_new_pin_is_fetched_and_then_asked_beside_the_old_version() -> None:
 def test_how_long_it_is_deployed_as_asked_is_told() -> None:
     world, memory = serving_world(*ABC)
     made = make_plan(world, memory, NOW)
-    assert made.outcomes[0].deployed_seconds == 0
+    assert made.outcomes[0].deployed_since == NOW
     made = make_plan(world, made.memory, NOW + 7)
-    assert made.outcomes[0].deployed_seconds == 7
+    assert made.outcomes[0].deployed_since == NOW
     away = replace(world, served=served({"b": {1: UP}, "c": {1: UP}}))
     lost = make_plan(away, made.memory, NOW + 8)
     assert lost.outcomes[0].phase is not Phase.DEPLOYED
-    assert lost.outcomes[0].deployed_seconds is None
+    assert lost.outcomes[0].deployed_since is None
     made = make_plan(world, lost.memory, NOW + 9)
-    assert made.outcomes[0].deployed_seconds == 0
+    assert made.outcomes[0].deployed_since == NOW + 9
     # What is asked is another thing, although it comes to the same version.
     asked = replace(ABC[0], rollout=Rollout(Strategy.RECREATE))
     made = make_plan(replace(world, desired=desired(asked, *ABC[1:])), made.memory, NOW + 20)
-    assert made.outcomes[0].deployed_seconds == 0
+    assert made.outcomes[0].deployed_since == NOW + 20
 
 
 def test_a_server_that_is_slow_for_a_moment_begins_no_time_anew() -> None:
@@ -107,14 +107,14 @@ def test_a_server_that_is_slow_for_a_moment_begins_no_time_anew() -> None:
     silent = replace(world, served=Unavailable("ServerSilent", "has not answered yet"))
     memory = make_plan(world, memory, NOW).memory
     blind = make_plan(silent, make_plan(world, memory, NOW + 60).memory, NOW + 64)
-    assert blind.outcomes[0].deployed_seconds is None
-    assert make_plan(world, blind.memory, NOW + 65).outcomes[0].deployed_seconds == 65
+    assert blind.outcomes[0].deployed_since is None
+    assert make_plan(world, blind.memory, NOW + 65).outcomes[0].deployed_since == NOW
     # One that is silent for longer may have answered nobody, and one that was restarted has not.
     longer = make_plan(silent, blind.memory, NOW + 66).memory
-    assert make_plan(world, longer, NOW + 67).outcomes[0].deployed_seconds == 0
+    assert make_plan(world, longer, NOW + 67).outcomes[0].deployed_since == NOW + 67
     states = {model: {1: UP} for model in "abc"}
     anew = replace(world, served=served(states, connection=2))
-    assert make_plan(anew, blind.memory, NOW + 65).outcomes[0].deployed_seconds == 0
+    assert make_plan(anew, blind.memory, NOW + 65).outcomes[0].deployed_since == NOW + 65
 
 
 def test_a_pin_that_its_bucket_has_lost_goes_on_and_is_named() -> None:
