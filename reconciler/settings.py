@@ -295,6 +295,11 @@ def _read_file(path: Path) -> dict[str, object]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read as a settings file: {error}") from None
+    except (ValueError, RecursionError) as error:  # as of a date that is none, or of 1,000 brackets
+        raise SettingsError(
+            f"{path} holds what is no setting's value ({type(error).__name__}); it must map setting"
+            " names to plain values"
+        ) from None
     if loaded is None:
         return {}
     known = {item.name for item in setting_fields()}

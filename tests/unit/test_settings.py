@@ -61,6 +61,8 @@ def test_every_mistake_is_named_with_where_it_stands() -> None:
         ("tik: 5s", "unknown: tik"),
         ("- a\n- b", "must map setting names"),
         ("a: [", r"is not YAML \(line 1, column 5\)"),
+        ("[" * 2000, "no setting's value"),
+        ("tick: 2026-02-30", "no setting's value"),
     ],
 )
 def test_a_settings_file_that_is_wrong(tmp_path: Path, text: str, words: str) -> None:
