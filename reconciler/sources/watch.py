@@ -6,6 +6,7 @@ sooner when an upload is about to settle or the last try failed.
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from reconciler.model import Available, Listing, Query, Unavailable
 from reconciler.sources.registry import Sources
 from reconciler.threads import run_beside
 from reconciler.tracing import Tracing
+
+_log = logging.getLogger(__name__)
 
 _LISTINGS_AT_ONCE = 8
 _LISTING_DEADLINE_SECONDS = 300.0
@@ -162,6 +165,11 @@ class BucketWatch:
         except TimeoutError:
             sentence = f"{query.source} was not listed within {_LISTING_DEADLINE_SECONDS:.0f} s"
             return Unavailable("ListingFailed", sentence)
+        except Exception as error:
+            # What one bucket answers would else end every agent that lists it, again at each start.
+            _log.exception("a listing ended by a bug; please report it")
+            sentence = f"{query.source} was not listed because of a bug: {error!r}"
+            return Unavailable("Bug", sentence)
 
     @staticmethod
     def _jitter(seconds: float) -> float:

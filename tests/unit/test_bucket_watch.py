@@ -29,6 +29,7 @@ class CountingSources(Sources):
         super().__init__()
         self.asked: list[Query] = []
         self.fails = False
+        self.bug: Exception | None = None
         self.meanwhile: list[Callable[[], None]] = []
         """What happens during the next listings."""
 
@@ -42,6 +43,8 @@ class CountingSources(Sources):
                     counting.meanwhile.pop()()
                 if counting.fails:
                     raise SourceError("the folder is away", "ListingFailed")
+                if counting.bug is not None:
+                    raise counting.bug
                 return super().list(query)
 
         return Counting()
@@ -94,6 +97,17 @@ async def test_a_pin_that_comes_to_be_needed_is_asked_at_once(setting: Setting) 
     assert await setting.pass_time(10, {setting.pin: True}) == 0
     assert await setting.pass_time(1, {setting.pin: False}) == 1
     assert await setting.pass_time(600, {setting.pin: True}) == 0
+
+
+async def test_a_bug_in_a_listing_is_that_sources_trouble_alone(setting: Setting) -> None:
+    await setting.pass_time(1, {setting.latest: False})
+    setting.sources.bug = RuntimeError("nobody thought of this")
+    setting.watch.hasten(setting.latest)
+    await setting.watch.refresh()
+    available = setting.watch.available
+    assert 1 in available.listings[setting.latest].snapshots
+    assert available.troubles[setting.latest].reason == "Bug"
+    assert "nobody thought of this" in available.troubles[setting.latest].sentence
 
 
 async def test_a_failure_keeps_the_last_listing_and_is_tried_sooner(setting: Setting) -> None:
