@@ -39,6 +39,15 @@ _MAX_OBJECTS = 1_000_000
 _CONNECT_SECONDS = 5
 _ANSWER_SECONDS = 20
 _LIST_SECONDS = 120
+_NO_LISTING = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What the client raises, and we do, for an answer that is something else."""
 _BUFFER_BYTES = 1024 * 1024
 _CLIENT: "ClientConfig" = {
     "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
@@ -87,6 +96,12 @@ class GcsSource:
         except (GoogleAPIError, GoogleAuthError, requests.RequestException) as error:
             raise explain_listing(
                 query.source, self._bucket, error, anonymous=self._access.anonymous
+            ) from error
+        except _NO_LISTING as error:
+            raise SourceError(
+                f"the answer is no listing of {query.source} ({type(error).__name__}); what"
+                " stands between this node and Cloud Storage must pass its answers on as they are",
+                "ListingFailed",
             ) from error
         if len(files) > _MAX_OBJECTS:
             raise SourceError(
@@ -164,8 +179,12 @@ def split_gcs_url(url: str) -> tuple[str, str]:
 
 
 def _to_file(path: str, blob: Any) -> StoredFile:
+    """Raises ValueError, or what comes of a field that is missing or of another type."""
     crc32c = int.from_bytes(base64.b64decode(blob.crc32c)) if blob.crc32c else None
-    return StoredFile(path, blob.size, blob.generation, crc32c, blob.updated.timestamp())
+    size_bytes, generation = int(blob.size), int(blob.generation)
+    if size_bytes < 0 or generation < 0:
+        raise ValueError("a size or a generation is below zero")
+    return StoredFile(path, size_bytes, generation, crc32c, blob.updated.timestamp())
 
 
 def _open_store(bucket: str, access: Access) -> GCSStore:
