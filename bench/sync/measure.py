@@ -82,9 +82,7 @@ def run_once(
     return Run(seconds, durable_seconds, cpu_seconds, usage.ru_maxrss * 1024, failure)
 
 
-def _find_failure(
-    case: Case, target: Path, code: int, sums: Mapping[str, int] | None
-) -> str:
+def _find_failure(case: Case, target: Path, code: int, sums: Mapping[str, int] | None) -> str:
     if code == -signal.SIGKILL:
         return "took too long"
     if code != 0:

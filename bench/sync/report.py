@@ -104,7 +104,9 @@ def _draw(cases: list[dict[str, Any]]) -> str:
         longest = max(all_["most_seconds"] for all_ in figures.values() if all_)
         scale = _PLOT_WIDTH / longest
         y += 20
-        parts.append(f'<text x="8" y="{y}" class="t">({case["key"]}) {escape(case["title"])}</text>')
+        parts.append(
+            f'<text x="8" y="{y}" class="t">({case["key"]}) {escape(case["title"])}</text>'
+        )
         y += 8
         for name, figure in figures.items():
             middle = y + _BAR_HEIGHT / 2
@@ -112,13 +114,15 @@ def _draw(cases: list[dict[str, Any]]) -> str:
             if figure:
                 kind = "us" if name == OURS else "peer"
                 width = figure["durable_seconds"] * scale
-                ends = [_NAME_WIDTH + figure[key] * scale for key in ("least_seconds", "most_seconds")]
+                ends = [
+                    _NAME_WIDTH + figure[key] * scale for key in ("least_seconds", "most_seconds")
+                ]
                 parts.append(
                     f'<rect x="{_NAME_WIDTH}" y="{y + 3}" width="{width:.1f}"'
                     f' height="{_BAR_HEIGHT - 6}" class="{kind}"/>'
                     f'<path d="M{ends[0]:.1f} {middle}H{ends[1]:.1f}"/>'
                     f'<text x="{ends[1] + 6:.1f}" y="{middle + 4}">'
-                    f'{figure["durable_seconds"]:.2f} s</text>'
+                    f"{figure['durable_seconds']:.2f} s</text>"
                 )
             y += _BAR_HEIGHT
         y += _GAP - 20

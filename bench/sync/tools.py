@@ -75,11 +75,11 @@ def _find_rclone() -> Tool:
     program = str(Path(program).absolute())
     common = ("copy", f":gcs:{BUCKET}/{PREFIX}", "{target}", "--config", os.devnull)
     common += ("--gcs-anonymous", "--gcs-endpoint", "{endpoint}/storage/v1/", "--checkers", "16")
+    common += ("--multi-thread-cutoff", "100M")
     settings = tuple(
         Setting(
             f"--transfers {transfers} --multi-thread-streams {streams}",
-            (program, *common, "--transfers", str(transfers))
-            + ("--multi-thread-streams", str(streams), "--multi-thread-cutoff", "100M"),
+            (program, *common, "--transfers", f"{transfers}", "--multi-thread-streams", f"{streams}"),
         )
         for transfers, streams in ((4, 4), (8, 1), (16, 16), (32, 4))
     )
@@ -131,9 +131,7 @@ def _client(python: str, way: str, count: str) -> Setting:
 
 
 def _ask_package(python: str, name: str) -> str:
-    return _ask(
-        [python, "-c", f"from importlib.metadata import version; print(version('{name}'))"]
-    )
+    return _ask([python, "-c", f"from importlib.metadata import version; print(version('{name}'))"])
 
 
 def _ask(command: list[str]) -> str:

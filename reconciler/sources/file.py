@@ -6,10 +6,9 @@ A file counts as written at its change time (ctime), because `cp -a` and rsync s
 modification time back to that of the original while they are still copying.
 """
 
-import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -22,7 +21,12 @@ from reconciler.planning.versions import (
     parse_version,
     show_name,
 )
-from reconciler.sources.source import SourceChangedError, TransientReadError, describe_change
+from reconciler.sources.source import (
+    Halt,
+    SourceChangedError,
+    TransientReadError,
+    describe_change,
+)
 
 _BUFFER_BYTES = 1024 * 1024
 
@@ -67,14 +71,15 @@ class FileSource:
             ) from error
         return group_versions(query, files, read_at_seconds, unfit)
 
-    async def read(
-        self, snapshot: Snapshot, file: StoredFile, start: int, end: int
-    ) -> AsyncGenerator[bytes]:
+    def read(
+        self, snapshot: Snapshot, file: StoredFile, start: int, end: int, halt: Halt
+    ) -> Generator[bytes]:
         """Yield a range of one file, provided it is still the one that was listed."""
         path = split_file_url(snapshot.source) / snapshot.place_of(file)
         for offset in range(start, end, _BUFFER_BYTES):
             length = min(_BUFFER_BYTES, end - offset)
-            yield await asyncio.to_thread(_read_piece, path, snapshot, file, offset, length)
+            halt.check()
+            yield _read_piece(path, snapshot, file, offset, length)
 
 
 def split_file_url(url: str) -> Path:

@@ -1,37 +1,34 @@
-"""Models in Cloud Storage: listed by the official client, read by obstore.
+"""Models in Cloud Storage: listed by the official client, read over lines of our own.
 
 The official client knows the whole listing (crc32c, content encoding) and every kind of
-credentials; obstore streams bytes at several times its speed and a fraction of its processor
+credentials; the lines bring bytes at several times its speed and a fraction of its processor
 time. Both are pinned together by the generation.
 
 Retries of a listing are the official client's, within a deadline. Retries of a read are the
-caller's, who counts attempts and bytes; obstore's own are off.
+caller's, who counts attempts and bytes.
 """
 
 import base64
 import time
-from collections.abc import AsyncGenerator, Iterator
-from datetime import timedelta
+from collections.abc import Generator, Iterator
+from http import HTTPStatus
+from http.client import HTTPException
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import quote
 
-import obstore
 import requests
 from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage.retry import DEFAULT_RETRY
-from obstore.exceptions import BaseError, UnauthenticatedError
-from obstore.store import GCSStore
 
 from reconciler.errors import SourceError
 from reconciler.model import Listing, Query, Snapshot, StoredFile
 from reconciler.planning.versions import group_versions, show_name
 from reconciler.sources.gcs_access import Access
-from reconciler.sources.gcs_trouble import explain_listing, explain_read
-from reconciler.sources.source import SourceChangedError, describe_change
-
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, GCSConfig  # not there at run time
+from reconciler.sources.gcs_lines import BrokenAnswerError
+from reconciler.sources.gcs_trouble import RefusedReadError, explain_listing, explain_read
+from reconciler.sources.source import Halt, HaltedError, SourceChangedError, describe_change
 
 _FIELDS = "items(name,size,generation,crc32c,updated,contentEncoding),nextPageToken"
 _PAGE_OBJECTS = 1000
@@ -48,14 +45,6 @@ _NO_LISTING = (
     RecursionError,
 )
 """What the client raises, and we do, for an answer that is something else."""
-_BUFFER_BYTES = 1024 * 1024
-_CLIENT: "ClientConfig" = {
-    "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-    "read_timeout": timedelta(seconds=_ANSWER_SECONDS),
-    # A chunk on a slow line may take minutes; a stalled one is caught by the read timeout.
-    "timeout": timedelta(minutes=15),
-    "user_agent": "tfserving-reconciler",
-}
 
 
 class GcsSource:
@@ -65,7 +54,7 @@ class GcsSource:
         self._bucket = bucket
         self._access = access
         self._retry_seconds = retry_seconds
-        self._store = _open_store(bucket, access)
+        self._path = f"/download/storage/v1/b/{quote(bucket, safe='')}/o"
 
     def list(self, query: Query) -> Listing:
         """Return the versions under the query's prefix; a pin lists its own names first.
@@ -137,33 +126,46 @@ class GcsSource:
                     "ListingFailed",
                 )
 
-    async def read(
-        self, snapshot: Snapshot, file: StoredFile, start: int, end: int
-    ) -> AsyncGenerator[bytes]:
+    def read(
+        self, snapshot: Snapshot, file: StoredFile, start: int, end: int, halt: Halt
+    ) -> Generator[bytes]:
         """Yield a range of one object in the generation that the snapshot names."""
         _, prefix = split_gcs_url(snapshot.source)
-        name = prefix + snapshot.place_of(file)
         shown = f"{snapshot.source}/{snapshot.place_of(file)}"
         try:
-            await self._access.ensure_token()
-            answer = await obstore.get_async(
-                self._store,
-                name,
-                options={"range": (start, end), "version": str(file.generation)},
-            )
-            if answer.meta["version"] not in (None, str(file.generation)):
-                raise SourceChangedError(describe_change(snapshot, file))
-            async for buffer in answer.stream(min_chunk_size=_BUFFER_BYTES):
-                yield buffer
-        except FileNotFoundError as error:
-            raise SourceChangedError(describe_change(snapshot, file)) from error
-        except (BaseError, GoogleAuthError) as error:
-            if isinstance(error, UnauthenticatedError):
+            name = quote(prefix + snapshot.place_of(file), safe="")
+            target = f"{self._path}/{name}?alt=media&generation={file.generation}"
+            self._access.renew_token()
+            headers = self._access.make_headers()
+            # The last byte is part of a range in HTTP. Nothing is inflated on the way: what is
+            # stored is what was summed up.
+            headers |= {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "gzip"}
+            with self._access.lines.get(target, headers, halt) as answer:
+                if answer.status != HTTPStatus.PARTIAL_CONTENT:
+                    text = answer.read_text() if answer.status >= HTTPStatus.BAD_REQUEST else ""
+                    raise RefusedReadError(answer.status, text.strip())
+                if answer.headers.get("x-goog-generation") not in (None, str(file.generation)):
+                    raise SourceChangedError(describe_change(snapshot, file))
+                if not answer.headers.get("content-range", "").startswith(f"bytes {start}-"):
+                    raise RefusedReadError(HTTPStatus.OK, "")
+                yield from answer.read_pieces()
+        except HaltedError:
+            raise
+        except (OSError, HTTPException, BrokenAnswerError, RefusedReadError) as error:
+            halt.check()
+            status = error.status if isinstance(error, RefusedReadError) else 0
+            if status == HTTPStatus.NOT_FOUND:
+                raise SourceChangedError(describe_change(snapshot, file)) from error
+            if status == HTTPStatus.UNAUTHORIZED:
                 self._access.refuse_token()
             raise explain_read(
                 shown, self._bucket, error, anonymous=self._access.anonymous
             ) from error
-        except ValueError as error:
+        except GoogleAuthError as error:
+            raise explain_read(
+                shown, self._bucket, error, anonymous=self._access.anonymous
+            ) from error
+        except UnicodeEncodeError as error:
             raise SourceError(f"{shown} has a name that cannot be read", "BadSource") from error
 
 
@@ -185,23 +187,3 @@ def _to_file(path: str, blob: Any) -> StoredFile:
     if size_bytes < 0 or generation < 0:
         raise ValueError("a size or a generation is below zero")
     return StoredFile(path, size_bytes, generation, crc32c, blob.updated.timestamp())
-
-
-def _open_store(bucket: str, access: Access) -> GCSStore:
-    client: ClientConfig = {**_CLIENT, "allow_http": access.endpoint is not None}
-    if access.user_project:
-        client["default_headers"] = {"x-goog-user-project": access.user_project}
-    config: GCSConfig = {"bucket": bucket, "skip_signature": access.anonymous}
-    if access.endpoint:
-        # fake-gcs-server answers the XML API, which obstore speaks, under its public host name
-        # alone; its JSON API's download path has the same shape and is always there.
-        config["base_url"] = f"{access.endpoint}/download/storage/v1/b/{bucket}"
-        config["bucket"] = "o"
-    return GCSStore(
-        config=config,
-        client_options=client,
-        retry_config={"max_retries": 0},
-        # Also where nothing is signed: without it obstore would read the machine's credentials,
-        # and fail over kinds of them that it does not know.
-        credential_provider=access.provide_token,
-    )

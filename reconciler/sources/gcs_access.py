@@ -3,20 +3,18 @@
 One `Access` is shared by all buckets, so that there is one token to renew and one set of kept
 connections. STORAGE_EMULATOR_HOST is honoured as everywhere, and then nothing is signed.
 
-The official client renews its token by itself. For the bulk reader this module does: a token is
-made sure of before each read and renewed when Cloud Storage refuses it before its time, as it does
-where this node's clock went back. The reader is never given the chance to call the token endpoint
-on its own threads, where one that hangs would hold up the downloads that go well.
+The official client renews its token by itself. For the lines that bring bytes this module does: a
+token is made sure of before each read and renewed when Cloud Storage refuses it before its time,
+as it does where this node's clock went back.
 """
 
 import os
 import threading
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import google.auth
 import requests
@@ -26,11 +24,8 @@ from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud.storage import Client
 
 from reconciler.settings import environment_name
+from reconciler.sources.gcs_lines import GOOGLE, Lines
 from reconciler.sources.gcs_trouble import PageError, explain_broken_credentials
-from reconciler.threads import run_beside
-
-if TYPE_CHECKING:
-    from obstore.store import GCSCredential
 
 READ_SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 WRITE_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
@@ -43,8 +38,6 @@ _MIN_TOKEN_AGE_SECONDS = 10.0
 """A token younger than this is not renewed for being refused: the next would be refused too."""
 _LOOK_AGAIN_SECONDS = 300.0
 """Between two searches for credentials; off Google's machines each takes some ten seconds."""
-_ALWAYS_ASK = datetime(2000, 1, 1, tzinfo=UTC)
-"""Expiry of every token handed to the reader, so that it keeps none that was replaced here."""
 
 
 class Access:
@@ -83,6 +76,7 @@ class Access:
         self._refused: object = None
         self._looked_at = time.monotonic()
         self._is_unwelcome = False
+        self.lines = Lines(self.endpoint or GOOGLE)
         session = _open_session(self._credentials, self._request)
         session.hooks["response"] += [self._note_clock, self._note_refusal]
         options = {"api_endpoint": self.endpoint} if self.endpoint else None
@@ -94,6 +88,7 @@ class Access:
     def close(self) -> None:
         """Let go of the kept connections."""
         self.client.close()
+        self.lines.close()
 
     @property
     def outdated(self) -> bool:
@@ -119,13 +114,8 @@ class Access:
         seconds: float | None = getattr(self._answer, "seconds", None)
         return seconds
 
-    async def ensure_token(self) -> None:
-        """See to it that `provide_token` has one that lasts; raises GoogleAuthError."""
-        if not self._has_token:
-            await run_beside(self.renew_token, "token")
-
     def renew_token(self) -> None:
-        """The same, blocking."""
+        """See to it that there is a token that lasts; blocking, raises GoogleAuthError."""
         with self._renewing:
             if self._has_token:
                 return
@@ -137,9 +127,14 @@ class Access:
                 raise RefreshError(words) from error  # type: ignore[no-untyped-call]
             self._renewed_at, self._refused = time.monotonic(), None
 
-    def provide_token(self) -> "GCSCredential":
-        """Return the bearer token for the bulk reader as `ensure_token` left it."""
-        return {"token": str(self._credentials.token), "expires_at": _ALWAYS_ASK}
+    def make_headers(self) -> dict[str, str]:
+        """Return what a read says of itself, with the token as `renew_token` left it."""
+        headers = {"User-Agent": "tfserving-reconciler"}
+        if self.user_project:
+            headers["x-goog-user-project"] = self.user_project
+        if not self.anonymous:
+            headers["Authorization"] = f"Bearer {self._credentials.token}"
+        return headers
 
     def refuse_token(self) -> None:
         """Have the token replaced before the next read, because Cloud Storage did not take it."""

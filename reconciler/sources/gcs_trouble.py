@@ -8,12 +8,12 @@ Cloud Storage's place.
 """
 
 import re
+from http import HTTPStatus
 from pathlib import Path
 
 import requests
 from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound, Unauthorized
 from google.auth.exceptions import GoogleAuthError, TransportError
-from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
 from reconciler.errors import SourceError
 from reconciler.sources.source import TransientReadError
@@ -27,12 +27,20 @@ _PAGE = (
     "was answered by something other than Cloud Storage, as a proxy does that shows a page of its"
     " own; look at HTTPS_PROXY and NO_PROXY of this agent, and at what stands between"
 )
-_NOT_AN_OBJECT = ("Header missing from response", "non-partial response", "following redirect")
-"""What the bulk reader says of an answer that has not the form of an object."""
 
 
 class PageError(TransportError):
     """A web page came where a token should have come."""
+
+
+class RefusedReadError(Exception):
+    """An answer to a read that is not the range that was asked for; `text` is what it says."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"HTTP {status}: {text}" if text else f"HTTP {status}")
+        self.status = status
+        # Cloud Storage calls its own one-line refusals text/html, so the type says nothing.
+        self.is_page = status < HTTPStatus.BAD_REQUEST or "<html" in text.lower()
 
 
 def explain_broken_credentials(
@@ -81,10 +89,21 @@ def explain_read(shown: str, bucket: str, error: Exception, *, anonymous: bool) 
     """Return the error about a read that failed; TransientReadError where a retry may help."""
     if isinstance(error, GoogleAuthError):
         return _explain_credentials(f"reading {shown}", error, TransientReadError.reason)
-    text = str(error).partition("Debug source")[0]
-    if "<html" in text.lower() or any(words in text for words in _NOT_AN_OBJECT):
-        return TransientReadError(f"reading {shown} {_PAGE}")
-    if isinstance(error, UnauthenticatedError):
+    if isinstance(error, RefusedReadError):
+        if error.is_page:
+            return TransientReadError(f"reading {shown} {_PAGE}")
+        refused = _explain_refusal(shown, bucket, error, anonymous=anonymous)
+        if refused is not None:
+            return refused
+    if isinstance(error, TimeoutError):
+        return TransientReadError(f"reading {shown} failed: no answer came in time")
+    return TransientReadError(f"reading {shown} failed: {quote(error)}")
+
+
+def _explain_refusal(
+    shown: str, bucket: str, error: RefusedReadError, *, anonymous: bool
+) -> SourceError | None:
+    if error.status == HTTPStatus.UNAUTHORIZED:
         if anonymous:
             return SourceError(
                 f"reading {shown} needs credentials and there are none; give this node a service"
@@ -94,12 +113,10 @@ def explain_read(shown: str, bucket: str, error: Exception, *, anonymous: bool) 
         return TransientReadError(
             f"reading {shown} failed: Cloud Storage refused this node's token, which is replaced"
         )
-    unpaid = _explain_payment(f"reading {shown}", bucket, text)
-    if unpaid is not None:
+    unpaid = _explain_payment(f"reading {shown}", bucket, str(error))
+    if unpaid is not None or error.status != HTTPStatus.FORBIDDEN:
         return unpaid
-    if isinstance(error, PermissionDeniedError):
-        return _forbid(f"reading {shown}", bucket)
-    return TransientReadError(f"reading {shown} failed: {quote(error)}")
+    return _forbid(f"reading {shown}", bucket)
 
 
 def quote(error: Exception) -> str:

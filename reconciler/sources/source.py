@@ -2,14 +2,19 @@
 
 Listing blocks and is called in a thread; it answers completely or not at all, because a half
 listing would look like versions that were deleted. Reading is pinned to the generation that the
-listing named: bytes written later are never mixed with those of the snapshot.
+listing named: bytes written later are never mixed with those of the snapshot. It blocks, too, as
+the bytes of a model are read, summed up and written by one thread, and can be ended from another.
 """
 
-from collections.abc import AsyncGenerator
+import asyncio
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import Protocol
 
 from reconciler.errors import SourceError
 from reconciler.model import Listing, Query, Snapshot, StoredFile
+from reconciler.threads import run_beside
 
 
 class TransientReadError(SourceError):
@@ -24,6 +29,43 @@ class SourceChangedError(SourceError):
     reason = "SourceChanged"
 
 
+class HaltedError(Exception):
+    """A read was ended because nobody waits for it any more."""
+
+
+class Halt:
+    """Ends a blocking read from another thread."""
+
+    def __init__(self) -> None:
+        self.called = False
+        self._lock = threading.Lock()
+        self._end: Callable[[], None] | None = None
+
+    def call(self) -> None:
+        """End the read that is under way, and each that would begin later."""
+        with self._lock:
+            self.called = True
+            if self._end is not None:
+                self._end()
+
+    def check(self) -> None:
+        """Raise HaltedError once it has been called."""
+        if self.called:
+            raise HaltedError
+
+    @contextmanager
+    def ending(self, end: Callable[[], None]) -> Iterator[None]:
+        """Have `end` called, in the other thread, should the halt come within the block."""
+        with self._lock:
+            self.check()
+            self._end = end
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._end = None
+
+
 class Source(Protocol):
     """A bucket or a folder with models; one object serves all prefixes in it."""
 
@@ -35,13 +77,35 @@ class Source(Protocol):
         """
 
     def read(
-        self, snapshot: Snapshot, file: StoredFile, start: int, end: int
-    ) -> AsyncGenerator[bytes]:
-        """Yield the bytes from `start` up to `end` of one file, in pieces of about a MiB.
+        self, snapshot: Snapshot, file: StoredFile, start: int, end: int, halt: Halt
+    ) -> Generator[bytes]:
+        """Yield the bytes from `start` up to `end` of one file, in pieces of a MiB; blocking.
 
         Raises TransientReadError where a retry may help, SourceChangedError when these bytes no
-        longer exist, and SourceError otherwise.
+        longer exist, SourceError otherwise, and HaltedError, or ends early, after a halt.
         """
+
+
+async def read_range(
+    source: Source, snapshot: Snapshot, file: StoredFile, start: int, end: int
+) -> bytes:
+    """Return a range that is small enough to be held, or what came of it; for asyncio."""
+    halt = Halt()
+
+    def read() -> bytes:
+        data = bytearray()
+        with closing(source.read(snapshot, file, start, end, halt)) as pieces:
+            for piece in pieces:
+                data += piece
+                if len(data) > end - start:
+                    break
+        return bytes(data)
+
+    try:
+        return await run_beside(read, "read")
+    except asyncio.CancelledError:
+        halt.call()
+        raise
 
 
 def describe_change(snapshot: Snapshot, file: StoredFile) -> str:

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import aclosing
 from pathlib import Path
 
 import google_crc32c
@@ -18,7 +17,7 @@ import google_crc32c
 from reconciler.errors import SourceError
 from reconciler.model import Snapshot, StoredFile
 from reconciler.planning import versions
-from reconciler.sources.source import Source, TransientReadError
+from reconciler.sources.source import Source, TransientReadError, read_range
 
 SUMS_NAME = versions.SUMS_NAME
 """The list's own name in the version's folder; it does not list itself."""
@@ -116,17 +115,12 @@ async def _read_patiently(source: Source, snapshot: Snapshot, file: StoredFile) 
 
 
 async def _read(source: Source, snapshot: Snapshot, file: StoredFile) -> bytes:
-    data = bytearray()
-    async with aclosing(source.read(snapshot, file, 0, file.size_bytes)) as pieces:
-        async for piece in pieces:
-            data += piece
-            if len(data) > file.size_bytes:
-                break
+    data = await read_range(source, snapshot, file, 0, file.size_bytes)
     # A flipped bit would go into a lock and make every node refuse the version.
-    is_whole = file.crc32c in (None, google_crc32c.value(bytes(data)))
+    is_whole = file.crc32c in (None, google_crc32c.value(data))
     if len(data) != file.size_bytes or not is_whole:
         raise TransientReadError(f"{_name(snapshot)} did not arrive as it was listed")
-    return bytes(data)
+    return data
 
 
 def _bad_sums(snapshot: Snapshot, what: str) -> SourceError:

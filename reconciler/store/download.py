@@ -1,9 +1,10 @@
 """Brings the stored files of one snapshot into its staging folder, whole or not at all.
 
 Every file is cut into chunks; as many workers as there are connections take chunks from all files
-in turn, so that one huge file and ten thousand small ones both fill the line. A chunk is written
-in place in a file of the final size, summed up on the way, and noted in the journal. After a kill
-the next run reads back what the journal names and fetches the rest.
+in turn, so that one huge file and ten thousand small ones both fill the line. Small ones are taken
+several at a time, as handing one to a thread costs more than to fetch it. A chunk is written in
+place in a file of the final size, summed up on the way, and noted in the journal. After a kill the
+next run reads back what the journal names and fetches the rest.
 
 A chunk that fails in passing is tried again, with pauses that do not hold a connection. A file
 whose checksum is wrong in the end is fetched once more from the start. Memory is about a buffer or
@@ -12,15 +13,18 @@ two per connection, whatever the size of the files.
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import aclosing
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from reconciler.errors import DownloadError
+from reconciler.files import start_writing
 from reconciler.model import Progress, Snapshot, StoredFile
-from reconciler.sources.source import Source, TransientReadError
+from reconciler.sources.source import Halt, HaltedError, Source, TransientReadError
 from reconciler.store.checksum import combine, extend, read_checksum
 from reconciler.store.journal import Chunk, append_chunk, read_journal, start_journal
 from reconciler.store.lanes import Lanes, work_off
@@ -30,6 +34,9 @@ from reconciler.store.room import Claim
 CHUNK_BYTES = 16 * 1024 * 1024
 """One request. Small enough to lose little in a kill, large enough that its latency is lost."""
 
+_BATCH_CHUNKS = 8
+_BATCH_BYTES = 1024 * 1024
+_PROGRESS_SECONDS = 0.1
 _FILE_ATTEMPTS = 3
 
 
@@ -57,6 +64,7 @@ class Download:
         self._sums: dict[Chunk, int] = {}
         self._file_sums: dict[int, int] = {}
         self._done_bytes = 0
+        self._counting = threading.Lock()
 
     async def run(self) -> tuple[StoredFile, ...]:
         """Fetch what is missing and return all files, each with its crc32c.
@@ -65,11 +73,20 @@ class Download:
         OSError when the disk refuses. Staging is left so that a later run goes on from there.
         """
         written = await self._lanes.finish(self._prepare)
-        self._on_progress(Progress(0, self._snapshot.size_bytes))
+        self._report()
+        reporting = asyncio.create_task(self._keep_reporting())
+        try:
+            files = await self._gather(written)
+        finally:
+            reporting.cancel()
+        self._report()
+        return files
+
+    async def _gather(self, written: Mapping[Chunk, int]) -> tuple[StoredFile, ...]:
         pending = list(range(len(self._snapshot.files)))
         for _ in range(_FILE_ATTEMPTS):
             bring = partial(self._bring, written)
-            await work_off(self._cut(pending), bring, self._lanes.count)
+            await work_off(_join_small(self._cut(pending)), bring, self._lanes.count)
             pending = await self._lanes.run(self._find_broken, pending)
             if not pending:
                 return tuple(
@@ -86,21 +103,23 @@ class Download:
         )
 
     def _prepare(self) -> Mapping[Chunk, int]:
-        """Make all files in their final size; return the chunks that the journal vouches for."""
+        """Make all folders; return the chunks that the journal vouches for."""
         self._files.mkdir(parents=True, exist_ok=True)
         journal = read_journal(self._staging)
         if journal is not None and journal.digest != self._snapshot.digest:
             journal = None
         if journal is None:
             start_journal(self._staging, self._snapshot.digest)
+        for folder in {(self._files / file.path).parent for file in self._snapshot.files}:
+            folder.mkdir(parents=True, exist_ok=True)
         for file in self._snapshot.files:
-            path = self._files / file.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-            try:
-                os.ftruncate(descriptor, file.size_bytes)
-            finally:
-                os.close(descriptor)
+            if file.size_bytes == 0 or file.size_bytes > self._chunk_bytes:
+                # Where its place on the disk is known from the start, writing it costs less.
+                descriptor = _open_file(self._files / file.path)
+                try:
+                    os.ftruncate(descriptor, file.size_bytes)
+                finally:
+                    os.close(descriptor)
         return journal.chunks if journal else {}
 
     def _cut(self, indexes: list[int]) -> Iterator[Chunk]:
@@ -109,65 +128,91 @@ class Download:
             for start in range(0, size, self._chunk_bytes):
                 yield Chunk(index, start, min(start + self._chunk_bytes, size))
 
-    async def _bring(self, written: Mapping[Chunk, int], chunk: Chunk) -> None:
-        """Take a chunk from the disk if it is there intact, else from the source."""
-        written_sum = written.get(chunk)
-        if written_sum is not None:
-            on_disk = await self._lanes.run(
-                read_checksum, self._path(chunk), chunk.start, chunk.end
-            )
-            if on_disk == written_sum:
-                self._sums[chunk] = written_sum
-                self._advance(chunk.end - chunk.start)
-                return
-        self._sums[chunk] = await self._fetch(chunk)
-
-    async def _fetch(self, chunk: Chunk) -> int:
+    async def _bring(self, written: Mapping[Chunk, int], batch: list[Chunk]) -> None:
+        """Take chunks from the disk if they are there intact, else from the source."""
+        if written:
+            batch = await self._lanes.run(self._read_back, written, batch)
+        pending = deque(batch)
         patience = self._lanes.patience
-        for attempt in range(1, patience.attempts + 1):
+        attempts: Counter[Chunk] = Counter()
+        while pending:
             try:
-                async with self._lanes.connections:
-                    return await self._try_fetch(chunk)
-            except TransientReadError as error:
+                await self._lanes.read(partial(self._copy, pending))
+            except (TransientReadError, HaltedError) as error:
+                name = self._name(self._snapshot.files[pending[0].file])
+                cause = error if str(error) else TransientReadError(f"{name} took far too long")
+                attempts[pending[0]] += 1
+                attempt = attempts[pending[0]]
                 if attempt == patience.attempts:
                     raise DownloadError(
-                        f"{error} ({attempt} attempts); what is verified stays and the next try"
+                        f"{cause} ({attempt} attempts); what is verified stays and the next try"
                         " goes on from there",
-                        error.reason,
+                        TransientReadError.reason,
                     ) from error
-            await asyncio.sleep(patience.delay_seconds(attempt))
-        raise AssertionError("patience has at least one attempt")
+                await asyncio.sleep(patience.delay_seconds(attempt))
 
-    async def _try_fetch(self, chunk: Chunk) -> int:
+    def _read_back(self, written: Mapping[Chunk, int], batch: list[Chunk]) -> list[Chunk]:
+        """Return the chunks that are not on the disk as the journal says."""
+        missing = []
+        for chunk in batch:
+            crc = written.get(chunk)
+            if crc is None or crc != read_checksum(self._path(chunk), chunk.start, chunk.end):
+                missing.append(chunk)
+            else:
+                self._sums[chunk] = crc
+                self._count(chunk.end - chunk.start)
+        return missing
+
+    def _copy(self, pending: deque[Chunk], halt: Halt) -> None:
+        """Bring chunk after chunk from the source to the disk, in this thread.
+
+        The file is opened here for each: a descriptor that was shared could be closed, and its
+        number given to another file, while a thread whose download was cancelled still has it.
+        """
+        while pending:
+            chunk = pending[0]
+            is_whole = chunk.end - chunk.start == self._snapshot.files[chunk.file].size_bytes
+            descriptor = _open_file(self._path(chunk), is_new=is_whole)
+            try:
+                self._sums[chunk] = self._copy_chunk(chunk, descriptor, halt)
+            finally:
+                os.close(descriptor)
+            append_chunk(self._staging, chunk, self._sums[chunk])
+            pending.popleft()
+
+    def _copy_chunk(self, chunk: Chunk, descriptor: int, halt: Halt) -> int:
+        """Write a chunk to an open file and return its checksum."""
         file = self._snapshot.files[chunk.file]
-        path = self._path(chunk)
         crc, offset = 0, chunk.start
         try:
-            pieces = self._source.read(self._snapshot, file, chunk.start, chunk.end)
-            async with aclosing(pieces):
-                async for piece in pieces:
+            pieces = self._source.read(self._snapshot, file, chunk.start, chunk.end, halt)
+            with closing(pieces):
+                for piece in pieces:
                     if offset + len(piece) > chunk.end:
                         raise TransientReadError(f"{self._name(file)} came with too many bytes")
-                    crc = await self._lanes.run(_write, path, offset, piece, crc)
+                    halt.check()
+                    crc = extend(crc, piece)
+                    _write(descriptor, offset, piece)
                     offset += len(piece)
-                    self._claim.taken_bytes += len(piece)
-                    self._advance(len(piece))
+                    self._count(len(piece), are_new=True)
+            halt.check()
             if offset < chunk.end:
                 raise TransientReadError(
                     f"{self._name(file)} ended after {offset - chunk.start:,} of"
                     f" {chunk.end - chunk.start:,} bytes"
                 )
-            await self._lanes.run(append_chunk, self._staging, chunk, crc)
+            if offset - chunk.start >= _BATCH_BYTES:
+                # The disk is busy while the line is, so that little is left for fsync to wait for.
+                start_writing(descriptor, chunk.start, offset - chunk.start)
         except BaseException:
-            self._claim.taken_bytes -= offset - chunk.start
-            self._advance(chunk.start - offset)
+            self._count(chunk.start - offset, are_new=True)
             raise
         return crc
 
     def _forget(self, indexes: list[int]) -> None:
         for chunk in self._cut(indexes):
             del self._sums[chunk]
-            self._advance(chunk.start - chunk.end)
+            self._count(chunk.start - chunk.end)
 
     def _find_broken(self, indexes: list[int]) -> list[int]:
         """Sum up whole files from their chunks; return those that are not what was listed."""
@@ -183,9 +228,23 @@ class Download:
                 broken.append(index)
         return broken
 
-    def _advance(self, count_bytes: int) -> None:
-        self._done_bytes += count_bytes
+    def _count(self, more_bytes: int, *, are_new: bool = False) -> None:
+        """Take in, in any thread, that so many bytes more are on the disk; fewer if negative.
+
+        New are those that no journal named when room was claimed.
+        """
+        with self._counting:
+            self._done_bytes += more_bytes
+            if are_new:
+                self._claim.taken_bytes += more_bytes
+
+    def _report(self) -> None:
         self._on_progress(Progress(self._done_bytes, self._snapshot.size_bytes))
+
+    async def _keep_reporting(self) -> None:
+        while True:
+            await asyncio.sleep(_PROGRESS_SECONDS)
+            self._report()
 
     def _path(self, chunk: Chunk) -> Path:
         return self._files / self._snapshot.files[chunk.file].path
@@ -194,18 +253,26 @@ class Download:
         return f"{self._snapshot.source}/{self._snapshot.place_of(file)}"
 
 
-def _write(path: Path, offset: int, piece: bytes, crc: int) -> int:
-    """Write a piece and return the checksum extended by it.
+def _join_small(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
+    """Yield chunks by themselves where they are large, else several at a time."""
+    batch: list[Chunk] = []
+    batch_bytes = 0
+    for chunk in chunks:
+        batch.append(chunk)
+        batch_bytes += chunk.end - chunk.start
+        if batch_bytes >= _BATCH_BYTES or len(batch) == _BATCH_CHUNKS:
+            yield batch
+            batch, batch_bytes = [], 0
+    if batch:
+        yield batch
 
-    The file is opened for every piece: a descriptor kept open could be closed, and its number
-    given to another file, while a thread whose download was cancelled still writes to it.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-    try:
-        written = 0
-        while written < len(piece):
-            view = memoryview(piece)[written:]
-            written += os.pwrite(descriptor, view, offset + written)
-    finally:
-        os.close(descriptor)
-    return extend(crc, piece)
+
+def _open_file(path: Path, *, is_new: bool = False) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_TRUNC if is_new else 0)
+    return os.open(path, flags, 0o644)
+
+
+def _write(descriptor: int, offset: int, piece: bytes) -> None:
+    written = os.pwrite(descriptor, piece, offset)
+    while written < len(piece):
+        written += os.pwrite(descriptor, memoryview(piece)[written:], offset + written)

@@ -15,6 +15,7 @@ import errno
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,10 +48,9 @@ def list_unsynced(files: Path) -> Iterator[Path]:
 
 def make_durable(path: Path) -> None:
     """Bring a file or folder to the disk, readable for the server's user."""
-    is_folder = path.is_dir()
-    path.chmod(0o755 if is_folder else 0o644)
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
+        os.fchmod(descriptor, 0o755 if stat.S_ISDIR(os.fstat(descriptor).st_mode) else 0o644)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

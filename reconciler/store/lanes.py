@@ -1,21 +1,31 @@
 """What all downloads of a node share: the connections, the threads, the patience.
 
 One budget of connections over all models, because it is the node's line and the bucket's request
-rate that are limited, not a model's. Disk writes and checksums run in a few threads of their own:
-a slow disk must not hold up the event loop, nor the threads that git and listings use.
+rate that are limited, not a model's. Each connection has a thread, which takes bytes from the line,
+sums them up and writes them while they are still in the processor's cache; a hop to another thread
+for each piece would cost more than all of that. What else the disk is asked runs in a few threads
+of its own: a slow disk must not hold up the event loop, nor the threads that git and listings use.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import ParamSpec, TypeVar
+
+from reconciler.sources.source import Halt
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_THREADS = 4
+_THREADS = 8
+_BATCH_ITEMS = 16
+_READ_SECONDS = 900.0
+"""A chunk on a slow line may take minutes; a line that stalls is given up by its source."""
+_END_SECONDS = 0.5
+"""How long a cancelled read is waited for, so that it does not write beside its successor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,13 @@ async def work_off(items: Iterable[T], work: Callable[[T], Awaitable[None]], wor
         raise failure
 
 
+def make_batches(items: Iterable[T], most: int) -> Iterator[list[T]]:
+    """Yield all items in lists of at most so many."""
+    pending = iter(items)
+    while batch := list(islice(pending, most)):
+        yield batch
+
+
 class Lanes:
     """`connections` reads at once, and threads for the disk."""
 
@@ -65,6 +82,7 @@ class Lanes:
         self.connections = asyncio.Semaphore(connections)
         self.patience = patience
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="store")
+        self._readers = ThreadPoolExecutor(connections, thread_name_prefix="read")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a short blocking function in a thread.
@@ -90,11 +108,38 @@ class Lanes:
     async def run_all(self, function: Callable[[T], None], items: Iterable[T]) -> None:
         """Run a blocking function for all items, in as many threads as there are."""
 
-        async def work(item: T) -> None:
-            await self.run(function, item)
+        def run_batch(batch: list[T]) -> None:
+            for item in batch:
+                function(item)
 
-        await work_off(items, work, _THREADS)
+        async def work(batch: list[T]) -> None:
+            await self.run(run_batch, batch)
+
+        await work_off(make_batches(items, _BATCH_ITEMS), work, _THREADS)
+
+    async def read(self, function: Callable[[Halt], None]) -> None:
+        """Run a function that reads from a source on a connection of its own.
+
+        On cancellation its read is ended, and the caller goes on as soon as the function has.
+        """
+        async with self.connections:
+            halt = Halt()
+            call = asyncio.get_running_loop().run_in_executor
+            reading = asyncio.ensure_future(call(self._readers, function, halt))
+            try:
+                done, _ = await asyncio.wait([reading], timeout=_READ_SECONDS)
+            except asyncio.CancelledError:
+                halt.call()
+                await asyncio.wait([reading], timeout=_END_SECONDS)
+                if reading.done() and not reading.cancelled():
+                    reading.exception()  # nobody asks what came of it
+                reading.cancel()
+                raise
+            if not done:
+                halt.call()
+            await reading
 
     def close(self) -> None:
         """Let the threads end."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._readers, self._threads):
+            threads.shutdown(wait=True, cancel_futures=True)

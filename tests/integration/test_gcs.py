@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
 from dataclasses import dataclass
 
 import google_crc32c
@@ -15,7 +14,7 @@ from reconciler.sources import gcs
 from reconciler.sources.gcs import GcsSource
 from reconciler.sources.gcs_access import Access
 from reconciler.sources.registry import Sources
-from reconciler.sources.source import SourceChangedError, TransientReadError
+from reconciler.sources.source import SourceChangedError, TransientReadError, read_range
 from tests.bucket import WHOLE, FakeBucket, run_fake_gcs
 from tests.faultproxy import Fault, FaultProxy, Request, always, once, run_proxy
 
@@ -38,8 +37,7 @@ class World:
 
     async def read(self, snapshot: Snapshot, path: str, start: int, end: int) -> bytes:
         (file,) = (file for file in snapshot.files if file.path == path)
-        async with aclosing(self.source.read(snapshot, file, start, end)) as pieces:
-            return b"".join([piece async for piece in pieces])
+        return await read_range(self.source, snapshot, file, start, end)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from reconciler.sources.gcs import GcsSource
 from reconciler.sources.gcs_access import Access
 from reconciler.sources.gcs_trouble import quote
 from reconciler.sources.registry import Sources
-from reconciler.sources.source import TransientReadError
+from reconciler.sources.source import TransientReadError, read_range
 from reconciler.store.lanes import Patience
 from reconciler.store.store import Store
 from tests.bucket import WHOLE, FakeBucket, read_files, run_fake_gcs
@@ -61,8 +60,7 @@ class World:
     async def read(self, source: GcsSource, listing: Listing) -> bytes:
         snapshot = listing.snapshots[1]
         (file,) = (file for file in snapshot.files if file.path == "saved_model.pb")
-        async with aclosing(source.read(snapshot, file, 0, file.size_bytes)) as pieces:
-            return b"".join([piece async for piece in pieces])
+        return await read_range(source, snapshot, file, 0, file.size_bytes)
 
 
 @pytest.fixture(scope="module")
@@ -259,13 +257,13 @@ import asyncio, sys
 from reconciler.model import Query
 from reconciler.sources.gcs import GcsSource
 from reconciler.sources.gcs_access import Access
+from reconciler.sources.source import read_range
 
 async def read():
     source = GcsSource("acme", Access({}, endpoint=sys.argv[1]))
     snapshot = source.list(Query("gs://acme/ranker")).snapshots[1]
     (file,) = (file for file in snapshot.files if file.path == "saved_model.pb")
-    async for piece in source.read(snapshot, file, 0, file.size_bytes):
-        sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.write(await read_range(source, snapshot, file, 0, file.size_bytes))
 
 asyncio.run(read())
 """
@@ -329,9 +327,9 @@ async def test_where_nobody_answers_the_failure_is_a_sentence(
     messages = [str(raised.value)]
     if proxy == PROXIES["closed"]:  # others are passed by
         file = StoredFile("saved_model.pb", 7, 1, None, 0.0)
-        reading = source.read(Snapshot(RANKER, 1, "1", (file,)), file, 0, 7)
+        snapshot = Snapshot(RANKER, 1, "1", (file,))
         with pytest.raises(TransientReadError, match="reading gs://acme/ranker/1") as unread:
-            await anext(reading)
+            await read_range(source, snapshot, file, 0, 7)
         messages.append(str(unread.value))
     access.close()
     assert all("hunter2" not in message for message in messages), messages

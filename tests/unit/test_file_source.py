@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from reconciler.errors import SourceError
 from reconciler.model import Listing, Query, Snapshot
 from reconciler.sources.file import FileSource
-from reconciler.sources.source import SourceChangedError
+from reconciler.sources.source import SourceChangedError, read_range
 from tests.bucket import WHOLE, write_files
 
 
@@ -21,8 +20,7 @@ def list_folder(folder: Path, version: int | None = None) -> Listing:
 def read_file(snapshot: Snapshot, path: str, start: int, end: int) -> bytes:
     async def read() -> bytes:
         (file,) = (file for file in snapshot.files if file.path == path)
-        async with aclosing(FileSource().read(snapshot, file, start, end)) as pieces:
-            return b"".join([piece async for piece in pieces])
+        return await read_range(FileSource(), snapshot, file, start, end)
 
     return asyncio.run(read())
 

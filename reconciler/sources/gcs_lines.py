@@ -1,0 +1,296 @@
+"""Connections to Cloud Storage that are kept, and the GET requests for bytes on them.
+
+Bytes are most of what a node does, so this is HTTP/1.1 with nothing between the socket and the
+disk: a piece is read into the very object that is summed up and written. Connecting is left to
+http.client, which knows TLS and the ways through a proxy; only what comes after is done here.
+
+A connection carries one request at a time and is used again when the answer was read to its end.
+That the server has closed it meanwhile is found out by using it, so then the request is sent once
+more, on a new one. Every wait is bounded: for the connection, and for each next byte. How long an
+answer may take as a whole is the caller's to say, who can end it by its Halt.
+"""
+
+import base64
+import http.client
+import os
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from io import BufferedReader
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import certifi
+
+from reconciler.sources.source import Halt
+
+GOOGLE = "https://storage.googleapis.com"
+
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 20.0
+_KEPT_SECONDS = 30.0
+"""Idle for longer than this it is not worth trying whether the other side still listens."""
+_MAX_KEPT = 64
+_PIECE_BYTES = 1024 * 1024
+_BUFFER_BYTES = 64 * 1024
+_MAX_LINE_BYTES = 64 * 1024
+_MAX_HEADERS = 100
+_ENDED = "the connection ended before the answer did"
+_MAX_TEXT_BYTES = 64 * 1024
+"""Of an answer that is read for what it says, not for an object's bytes."""
+
+
+class BrokenAnswerError(Exception):
+    """The other side ended the connection, or does not speak HTTP."""
+
+
+class Answer:
+    """An answer of which the head has been read; `headers` have lower-case names."""
+
+    def __init__(self, line: "_Line", status: int, headers: Mapping[str, str]) -> None:
+        self.status = status
+        self.headers = headers
+        self.is_whole = False
+        """Whether it was read to its end, so that the connection can carry the next."""
+        self._line = line
+
+    def read_pieces(self) -> Iterator[bytes]:
+        """Yield the body; raises BrokenAnswerError where it breaks off."""
+        if self.headers.get("transfer-encoding", "identity").lower() != "identity":
+            yield from self._read_chunks()
+        elif "content-length" in self.headers:
+            left = _parse_count(self.headers["content-length"], 10)
+            while left:
+                piece = self._line.read_piece(left)
+                left -= len(piece)
+                yield piece
+            self.is_whole = True
+        else:
+            with suppress(BrokenAnswerError):  # its end is that of the connection
+                while True:
+                    yield self._line.read_piece(_PIECE_BYTES)
+
+    def read_text(self) -> str:
+        """Return the beginning of what an answer says."""
+        text = b""
+        for piece in self.read_pieces():
+            text += piece
+            if len(text) > _MAX_TEXT_BYTES:
+                break
+        return text[:_MAX_TEXT_BYTES].decode(errors="replace")
+
+    def _read_chunks(self) -> Iterator[bytes]:
+        """Yield a body that comes in HTTP's own chunks, as some proxies pass it on."""
+        while left := _parse_count(self._line.read_line().partition(";")[0], 16):
+            while left:
+                piece = self._line.read_piece(left)
+                left -= len(piece)
+                yield piece
+            self._line.read_line()
+        self._line.read_headers()
+        self.is_whole = True
+
+
+class Lines:
+    """The connections to one endpoint. May be used from several threads."""
+
+    def __init__(self, endpoint: str) -> None:
+        parts = urlsplit(endpoint)
+        self._host = parts.hostname or ""
+        self._is_secure = parts.scheme == "https"
+        self._port = parts.port or (443 if self._is_secure else 80)
+        self._shown_host = parts.netloc.rpartition("@")[2]
+        self._lock = threading.Lock()
+        self._kept: list[_Line] = []
+        self._is_closed = False
+        self._trust: ssl.SSLContext | None = None
+
+    def close(self) -> None:
+        """Let go of the kept connections; those in use are closed by whoever has them."""
+        with self._lock:
+            self._is_closed = True
+            kept, self._kept = self._kept, []
+        for line in kept:
+            line.close()
+
+    @contextmanager
+    def get(self, target: str, headers: Mapping[str, str], halt: Halt) -> Iterator[Answer]:
+        """Ask for `target` and yield the answer; blocking, `halt` ends it from another thread.
+
+        Raises OSError, http.client.HTTPException and BrokenAnswerError as the line does.
+        """
+        fields = {"Host": self._shown_host, **headers}
+        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {fields[name]}" for name in fields), "", ""]
+        request = "\r\n".join(lines).encode("latin-1")
+        line, answer = self._ask(request, halt)
+        try:
+            with halt.ending(line.hang_up):
+                yield answer
+            if answer.is_whole and line.may_go_on and not halt.called:
+                self._keep(line)
+                return
+        except BaseException:
+            line.close()
+            raise
+        line.close()
+
+    def _ask(self, request: bytes, halt: Halt) -> "tuple[_Line, Answer]":
+        while True:
+            kept = self._take()
+            line = kept or self._connect()
+            try:
+                with halt.ending(line.hang_up):
+                    return line, line.ask(request)
+            except BaseException as error:
+                line.close()
+                was_closed = isinstance(error, ConnectionError | BrokenAnswerError)
+                if kept is None or not was_closed or halt.called:
+                    raise
+
+    def _take(self) -> "_Line | None":
+        with self._lock:
+            line = self._kept.pop() if self._kept else None
+            if line is None or time.monotonic() - line.used_at < _KEPT_SECONDS:
+                return line
+            old, self._kept = [line, *self._kept], []
+        for line in old:  # the last one was used last
+            line.close()
+        return None
+
+    def _keep(self, line: "_Line") -> None:
+        with self._lock:
+            if not self._is_closed and len(self._kept) < _MAX_KEPT:
+                line.used_at = time.monotonic()
+                self._kept.append(line)
+                return
+        line.close()
+
+    def _connect(self) -> "_Line":
+        connection: http.client.HTTPConnection
+        if self._is_secure:
+            host, port, headers = self._find_way()
+            connection = http.client.HTTPSConnection(
+                host, port, timeout=_CONNECT_SECONDS, context=self._trusted()
+            )
+            if headers is not None:
+                connection.set_tunnel(self._host, self._port, headers)
+        else:
+            connection = http.client.HTTPConnection(
+                self._host, self._port, timeout=_CONNECT_SECONDS
+            )
+        try:
+            connection.connect()
+            connection.sock.settimeout(_ANSWER_SECONDS)
+            return _Line(connection.sock)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _find_way(self) -> tuple[str, int, dict[str, str] | None]:
+        """Return where to connect to, and what to tell the proxy if that is one."""
+        proxy = urllib.request.getproxies().get("https")
+        if not proxy or urllib.request.proxy_bypass(self._host):
+            return self._host, self._port, None
+        try:
+            parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            host, port = parts.hostname, parts.port or 80
+        except ValueError:
+            host, port = None, 0
+        if not host:
+            # Not `from` the error before, which quotes the address and with it a password.
+            raise OSError("the proxy in HTTPS_PROXY has no address of the form http://host:port")
+        headers = {}
+        if parts.username is not None:
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            headers["Proxy-Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+        return host, port, headers
+
+    def _trusted(self) -> ssl.SSLContext:
+        """Return whose certificates are taken: the same as for listings, and the system's."""
+        with self._lock:
+            if self._trust is None:
+                named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+                path = Path(named or certifi.where())
+                is_folder = path.is_dir()
+                self._trust = ssl.create_default_context(
+                    cafile=None if is_folder else path, capath=path if is_folder else None
+                )
+                if not named:
+                    self._trust.load_default_certs()
+            return self._trust
+
+
+class _Line:
+    """One connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._file = BufferedReader(socket.SocketIO(connection, "r"), _BUFFER_BYTES)
+        self.may_go_on = True
+        self.used_at = 0.0
+
+    def ask(self, request: bytes) -> Answer:
+        """Send a request and read the head of its answer."""
+        self._socket.sendall(request)
+        while True:
+            protocol, _, rest = self.read_line().partition(" ")
+            if not protocol.startswith("HTTP/1."):
+                raise BrokenAnswerError("the answer is not HTTP/1.1")
+            status = _parse_count(rest[:3], 10)
+            headers = self.read_headers()
+            if status >= 200:
+                break
+        asked = headers.get("connection", "keep-alive").lower()
+        self.may_go_on = protocol != "HTTP/1.0" and asked != "close"
+        return Answer(self, status, headers)
+
+    def read_piece(self, most_bytes: int) -> bytes:
+        """Return the next bytes of a body, at least one."""
+        piece = self._file.read(min(most_bytes, _PIECE_BYTES))
+        if not piece:
+            raise BrokenAnswerError(_ENDED)
+        return piece
+
+    def read_line(self) -> str:
+        """Return the next line without its end."""
+        line = self._file.readline(_MAX_LINE_BYTES)
+        if not line.endswith(b"\n"):
+            raise BrokenAnswerError(_ENDED)
+        return line.rstrip(b"\r\n").decode("latin-1")
+
+    def read_headers(self) -> dict[str, str]:
+        """Return the headers up to the empty line."""
+        headers: dict[str, str] = {}
+        for _ in range(_MAX_HEADERS):
+            line = self.read_line()
+            if not line:
+                return headers
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+        raise BrokenAnswerError("the answer has too many headers")
+
+    def hang_up(self) -> None:
+        """End whatever waits on this connection, in any thread."""
+        with suppress(OSError):
+            # A TLS socket's own method would take its state away from the thread that reads.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of it."""
+        with suppress(OSError):
+            self._file.close()
+        self._socket.close()
+
+
+def _parse_count(text: str, base: int) -> int:
+    try:
+        count = int(text.strip(), base)
+    except ValueError:
+        count = -1
+    if count < 0:
+        raise BrokenAnswerError("the answer is not HTTP/1.1")
+    return count
