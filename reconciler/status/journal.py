@@ -127,7 +127,7 @@ def _parse_change(line: bytes) -> Change | None:
             why=entry["why"],
             commit_to_serving_seconds=entry["commit_to_serving_seconds"],
         )
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 

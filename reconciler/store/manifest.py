@@ -47,5 +47,5 @@ def read_manifest(path: Path) -> Manifest | None:
         loaded = json.loads(path.read_bytes())
         files = tuple(StoredFile(**file) for file in loaded.pop("files"))
         return Manifest(**loaded, files=files)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
