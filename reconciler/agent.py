@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,20 @@ from reconciler.apply import Hands, PolledFile
 from reconciler.errors import ReconcilerError
 from reconciler.herald import Herald
 from reconciler.logs import about, turn_to
-from reconciler.model import Condition, Local, Phase, Progress, Query, Served, Unavailable
+from reconciler.memory_file import MemoryFile
+from reconciler.model import (
+    Condition,
+    Desired,
+    Local,
+    Pause,
+    Phase,
+    Progress,
+    Query,
+    Served,
+    ServerConfig,
+    Unavailable,
+)
+from reconciler.planning.calm import Calm
 from reconciler.planning.conditions import GIT_REACHABLE, MODELS_INTACT
 from reconciler.planning.events import (
     Event,
@@ -34,12 +47,15 @@ from reconciler.planning.events import (
 from reconciler.planning.goals import wanted_queries
 from reconciler.planning.outcome import SERVER_UNREACHABLE
 from reconciler.planning.plan import plan
+from reconciler.planning.quiet import find_restless
+from reconciler.planning.rest import Rest, find_rest, goes_on, note_look
 from reconciler.planning.restart import find_restart_config
 from reconciler.planning.steps import Limits, Plan, World
 from reconciler.planning.supervision import sight_server
 from reconciler.planning.trial_names import trial_name
 from reconciler.serving.client import SERVER_SILENT, ServingClient
-from reconciler.serving.config_file import parse, read_own, read_text, write_config
+from reconciler.serving.config_file import OwnFile, parse, read_text, write_config
+from reconciler.serving.sweep import Sweep
 from reconciler.settings import Settings
 from reconciler.sources.registry import Sources
 from reconciler.status.board import StatusBoard
@@ -120,9 +136,13 @@ class Agent:
             else Supervisor(settings, clock=self._clock, wake=self._wake.set)
         )
         self._memory, self._applied = memory_file.load(self._memory_path)
-        self._looking: asyncio.Task[Served] | None = None
-        self._memory_written: bytes | None = None
+        self._memory_file = MemoryFile(self._memory_path)
         self._memory_failed = False
+        self._own_file = OwnFile(self._config_file, self._base)
+        self._sweep = Sweep(self._client, self._clock)
+        self._looking: asyncio.Task[Served] | None = None
+        self._rest: Rest | None = None
+        self._queries: dict[str, dict[Query, bool]] = {}
         self._herald = Herald(self.board, badge)
         self.plan: Plan | None = None
 
@@ -145,41 +165,33 @@ class Agent:
             await self._herald.wait(condition, self._applied)
             return
         try:
-            local = await asyncio.to_thread(self._store.read_inventory)
+            world = await self._look_around(desired)
         except ReconcilerError as error:
             condition = Condition(MODELS_INTACT, False, error.reason, str(error))
             await self._herald.wait(condition, self._applied)
             return
-        self._want_listings(local)
-        world = World(
-            desired=desired,
-            available=self.watches.buckets.available,
-            local=local,
-            served=await self._look(local),
-            restart_config=await asyncio.to_thread(read_own, self._config_file, self._base),
-            git_trouble=git.trouble,
-            source_verified=git.source_verified,
-            fetching=self._hands.fetching,
-            wall_seconds=time.time(),
-            pause=await asyncio.to_thread(pause_file.load, self._settings.state_dir),
-            peers=self.watches.peers.peers,
-            namesake=self._find_namesake(),
-            members_trouble=self.watches.find_members_trouble(desired),
-            supervised=self._supervisor.condition if self._supervisor else None,
-        )
         now = self._clock()
+        if self._rest is not None and goes_on(self._rest, world, self._memory, now):
+            self._rest = note_look(self._rest, now)
+            self._memory = self._rest.memory
+            self.board.beat()
+            self._tracing.end_look((), is_moving=False, commit=desired.commit.id)
+            self.metrics.observe_tick(self._clock() - begun_at)
+            return
+        last = self.plan.calm if self.plan else None
         with self._tracing.span("plan"):
-            newest = plan(world, self._memory, self._limits, now)
+            newest = plan(world, self._memory, self._limits, now, last)
         if self._supervisor is not None:
             self._supervisor.note(sight_server(world, newest, self._limits, now))
         done = await self._hands.carry_out(newest)
         self.plan, self._memory = newest, newest.memory
         for query, wait_seconds in newest.relist.items():
-            self.watches.buckets.hasten(query, wait_seconds)
+            self.watches.hasten(query, wait_seconds)
         self.watches.want_peers(desired, newest.ask_peers)
         if newest.settled and world.git_trouble is None:
             self._applied = desired.commit
         self._remember()
+        self._rest = None if self._memory_failed else find_rest(world, newest, now)
         await self._herald.tell(world, newest, done, self._applied, now)
         self._tracing.end_look(
             newest.steps,
@@ -206,7 +218,7 @@ class Agent:
                 desired = self.watches.git.desired
                 for deployment in desired.deployments if desired else ():
                     if deployment.model == model:
-                        self.watches.buckets.hasten_source(deployment.source)
+                        self.watches.wake_sources([deployment.source])
             case Tried(model, version, _, count):
                 asked = "1 golden request" if count == 1 else f"{count} golden requests"
                 _log.info("%s %s answered its %s", model, version, asked)
@@ -218,27 +230,72 @@ class Agent:
                 self.metrics.count_reload(code)
                 _log.warning("TensorFlow Serving answered a reload: %s: %s", code, message)
 
-    def _want_listings(self, local: Local) -> None:
-        desired = self.watches.git.desired
+    async def _look_around(self, desired: Desired) -> World:
+        """Return the world as it is now; raises InstallError where the disk cannot be read."""
+        calm = self.plan.calm if self.plan else Calm()
+        models = {deployment.model for deployment in desired.deployments}
+        models |= self._memory.models.keys()
+        # A trial may be left over in the server from an agent that was stopped.
+        models |= {trial_name(item.model) for item in desired.deployments if item.rollout.golden}
+        restless = find_restless(calm, desired, self._memory, models)
+
+        def read_disk() -> tuple[Local, ServerConfig | None, Pause | None]:
+            pause = pause_file.load(self._settings.state_dir)
+            return self._store.read_inventory(restless), self._own_file.read(), pause
+
+        local, restart_config, pause = await asyncio.to_thread(read_disk)
+        restless |= {
+            model
+            for model, found in local.versions.items()
+            if model not in calm.models or found is not calm.models[model].found
+        }
+        self._want_listings(desired, local, restless)
+        return World(
+            desired=desired,
+            available=self.watches.buckets.available,
+            local=local,
+            served=await self._look(models | local.versions.keys(), restless),
+            restart_config=restart_config,
+            git_trouble=self.watches.git.trouble,
+            source_verified=self.watches.git.source_verified,
+            fetching=self._hands.fetching,
+            wall_seconds=time.time(),
+            pause=pause,
+            peers=self.watches.peers.peers,
+            namesake=self._find_namesake(),
+            members_trouble=self.watches.find_members_trouble(desired),
+            supervised=self._supervisor.condition if self._supervisor else None,
+        )
+
+    def _want_listings(self, desired: Desired, local: Local, restless: Collection[str]) -> None:
+        """Say what is to be listed, where anything is to be listed otherwise than before."""
+        available = self.watches.buckets.available
+        wanted = {
+            deployment.model: self._queries[deployment.model]
+            if deployment.model in self._queries and deployment.model not in restless
+            else wanted_queries(
+                deployment,
+                local.versions.get(deployment.model, {}),
+                self._memory.of(deployment.model),
+                available,
+            )
+            for deployment in desired.deployments
+        }
+        before, self._queries = self._queries, wanted
+        changeable = wanted.keys() & restless
+        if wanted.keys() == before.keys() and all(wanted[m] == before[m] for m in changeable):
+            return
         queries: dict[Query, bool] = {}
-        for deployment in desired.deployments if desired else ():
-            found = local.versions.get(deployment.model, {})
-            known = self._memory.of(deployment.model)
-            for query, is_recheck in wanted_queries(
-                deployment, found, known, self.watches.buckets.available
-            ).items():
+        for asked in wanted.values():
+            for query, is_recheck in asked.items():
                 queries[query] = is_recheck and queries.get(query, True)
         self.watches.want_listings(queries)
 
-    async def _look(self, local: Local) -> Served | Unavailable:
-        desired = self.watches.git.desired
-        models = {deployment.model for deployment in desired.deployments} if desired else set()
-        models |= local.versions.keys() | self._memory.models.keys()
-        # A trial may be left over in the server from an agent that was stopped.
-        deployments = desired.deployments if desired else ()
-        models |= {trial_name(item.model) for item in deployments if item.rollout.golden}
+    async def _look(
+        self, models: Collection[str], restless: Collection[str]
+    ) -> Served | Unavailable:
         if self._looking is None:
-            self._looking = asyncio.create_task(self._client.read(models))
+            self._looking = asyncio.create_task(self._sweep.look(models, restless))
         # A server that is silent must not keep the tick from cancelling a download; the question
         # stays open and is taken up by a later tick.
         done, _ = await asyncio.wait({self._looking}, timeout=_LOOK_PATIENCE_SECONDS)
@@ -269,9 +326,7 @@ class Agent:
     def _remember(self) -> None:
         """Keep the memory on disk; a full disk there is said once and holds nothing up."""
         try:
-            self._memory_written = memory_file.save(
-                self._memory_path, self._memory, self._applied, self._memory_written
-            )
+            self._memory_file.save(self._memory, self._applied)
             self._memory_failed = False
         except OSError as error:
             if not self._memory_failed:

@@ -19,17 +19,30 @@ _log = logging.getLogger(__name__)
 _MAX_BYTES = 64 * 1024 * 1024
 
 
-def save(path: Path, memory: Memory, applied: Commit | None, written: bytes | None) -> bytes:
-    """Write the file at `path` unless it says the same already; return what it says.
+class MemoryFile:
+    """Writes the file when something that belongs into it has changed, and not else."""
 
-    `written` is what an earlier call returned, None before the first.
-    """
-    content = json.dumps(
-        {"models": _dump_models(memory), "applied": _dump_commit(applied)}, indent=1, sort_keys=True
-    ).encode()
-    if content != written:
-        write_atomically(path, content)
-    return content
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._texts: dict[str, tuple[ModelMemory, str]] = {}
+        """Of each model what it was made from, so that only what is new is put into words."""
+        self._written: tuple[dict[str, str], Commit | None] | None = None
+
+    def save(self, memory: Memory, applied: Commit | None) -> None:
+        """Write the file unless it says the same already; raises OSError."""
+        texts = {}
+        for name, known in memory.models.items():
+            before = self._texts.get(name)
+            texts[name] = before if before and before[0] is known else (known, _dump_model(known))
+        self._texts = texts
+        lines = {name: text for name, (_, text) in texts.items() if text}
+        if self._written == (lines, applied):
+            return
+        models = ",\n".join(f" {json.dumps(name)}: {lines[name]}" for name in sorted(lines))
+        applied_text = json.dumps(_dump_commit(applied))
+        text = f'{{"applied": {applied_text},\n"models": {{\n{models}\n}}}}\n'
+        write_atomically(self.path, text.encode())
+        self._written = lines, applied
 
 
 def load(path: Path) -> tuple[Memory, Commit | None]:
@@ -55,19 +68,20 @@ def load(path: Path) -> tuple[Memory, Commit | None]:
         return Memory(), None
 
 
-def _dump_models(memory: Memory) -> dict[str, Any]:
-    return {
-        name: {
-            "admitted": known.admitted,
-            "proven": list(known.proven),
-            "resolved": dict(known.resolved),
-            "good": None
-            if known.good is None
-            else {"versions": sorted(known.good.versions), "labels": dict(known.good.labels)},
-        }
-        for name, known in memory.models.items()
-        if known.proven or known.resolved or known.good or known.admitted
+def _dump_model(known: ModelMemory) -> str:
+    """Return what is kept of a model as JSON, empty where that is nothing."""
+    if not (known.proven or known.resolved or known.good or known.admitted):
+        return ""
+    good = known.good
+    content = {
+        "admitted": known.admitted,
+        "good": None
+        if good is None
+        else {"labels": dict(good.labels), "versions": sorted(good.versions)},
+        "proven": list(known.proven),
+        "resolved": dict(known.resolved),
     }
+    return json.dumps(content, sort_keys=True)
 
 
 def _load_model(item: dict[str, Any]) -> ModelMemory:

@@ -94,6 +94,11 @@ class Watches:
             self.buckets.hasten_source(source)
         self._buckets_due.set()
 
+    def hasten(self, query: Query, within_seconds: float) -> None:
+        """Ask `query` again that soon, if it is not due before."""
+        self.buckets.hasten(query, within_seconds)
+        self._buckets_due.set()
+
     def want_listings(self, queries: Mapping[Query, bool]) -> None:
         """Set what is to be listed (True: only re-checked)."""
         if self.buckets.want(queries):

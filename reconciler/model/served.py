@@ -33,6 +33,13 @@ class Served:
     connection: int
     """Counts the connections made: another number means that the server may have restarted."""
     models: Mapping[str, Mapping[int, VersionStatus]]
+    fresh: frozenset[str] | None = None
+    """Those that were asked in this look, None for all: the others are as they were said to be a
+    while ago, and nothing of them is deleted by that."""
+
+    def is_fresh(self, model: str) -> bool:
+        """Whether what is said of `model` is of this look."""
+        return self.fresh is None or model in self.fresh
 
 
 @dataclass(frozen=True, slots=True)

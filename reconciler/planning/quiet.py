@@ -11,9 +11,9 @@ a failure, a label to move, a version to remove or a remark to make. With and wi
 of the last one a plan comes to the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from reconciler.model import Available, Outcome, Phase, State, Unavailable, VersionStatus
+from reconciler.model import Available, Desired, Outcome, Phase, State, Unavailable, VersionStatus
 from reconciler.planning.calm import Calm, Quiet
 from reconciler.planning.goals import Target
 from reconciler.planning.holds import Hold
@@ -21,6 +21,7 @@ from reconciler.planning.memory import Memory, ModelMemory
 from reconciler.planning.outcome import SERVING
 from reconciler.planning.retention import removable_versions
 from reconciler.planning.steps import World
+from reconciler.planning.trial_names import is_trial, trial_name
 
 
 def find_still_quiet(
@@ -49,6 +50,31 @@ def find_still_quiet(
         ):
             still[model] = quiet
     return still
+
+
+def find_restless(
+    last: Calm, desired: Desired, memory: Memory, models: Collection[str]
+) -> set[str]:
+    """Return those of `models` that are worth a look now: all that were not at rest, or changed.
+
+    The names of trials count as models.
+    """
+    resting = set()
+    for deployment in desired.deployments:
+        quiet = last.models.get(deployment.model)
+        if (
+            quiet is not None
+            and quiet.deployment is deployment
+            and quiet.known is memory.models.get(deployment.model)
+        ):
+            resting.add(deployment.model)
+            if deployment.rollout.golden:
+                resting.add(trial_name(deployment.model))
+    return set(models) - (resting - _find_running_trials(memory))
+
+
+def _find_running_trials(memory: Memory) -> set[str]:
+    return {name for name in memory.models if is_trial(name)}
 
 
 def find_quiet(

@@ -7,7 +7,7 @@ each rule here errs on the side of a fuller disk.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.model import Ask, Desired, LocalVersion, VersionStatus
+from reconciler.model import Ask, Desired, LocalVersion, Served, VersionStatus
 from reconciler.planning.goals import Target
 from reconciler.planning.golden import has_trial
 from reconciler.planning.handover import Handover
@@ -143,6 +143,8 @@ def find_removals(
         known = memory.of(model)
         if has_trial(model, memory, seen):
             continue  # the server may be reading any of these files
+        if isinstance(world.served, Served) and not world.served.is_fresh(model):
+            continue  # it is asked for at the next look
         target = by_model.get(model)
         if target is None:
             if model not in leaving.going or known.asked is not None:

@@ -76,6 +76,11 @@ class ServingClient:
             response_deserializer=RELOAD_CONFIG.response.FromString,
         )
 
+    @property
+    def connection(self) -> int:
+        """How many connections were made."""
+        return self._connection.count
+
     async def watch_connection(self) -> None:
         """Count connections until cancelled."""
         state = self._channel.get_state(try_to_connect=True)

@@ -85,3 +85,25 @@ def read_own(path: Path, base: str) -> ServerConfig | None:
     text = read_text(path)
     config = parse(text) if text is not None else None
     return config if config is not None and render(config, base) == text else None
+
+
+class OwnFile:
+    """The server's config file, which is parsed again only when it is another."""
+
+    def __init__(self, path: Path, base: str) -> None:
+        self._path = path
+        self._base = base
+        self._mark: tuple[int, ...] | None = None
+        self._config: ServerConfig | None = None
+
+    def read(self) -> ServerConfig | None:
+        """Return what `read_own` does, by the same value as long as nobody writes the file."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            self._mark = None
+            return None
+        mark = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if mark != self._mark:
+            self._mark, self._config = mark, read_own(self._path, self._base)
+        return self._config

@@ -55,14 +55,17 @@ class BucketWatch:
         self._entries: dict[Query, _Entry] = {}
         self._rechecks: dict[Query, bool] = {}
         self._gate = asyncio.Semaphore(_LISTINGS_AT_ONCE)
+        self._available: Available | None = None
 
     @property
     def available(self) -> Available:
-        """Everything that is known, as one value."""
-        return Available(
-            {q: entry.listing for q, entry in self._entries.items() if entry.listing},
-            {q: entry.trouble for q, entry in self._entries.items() if entry.trouble},
-        )
+        """Everything that is known, as one value: the same one until something else is known."""
+        if self._available is None:
+            self._available = Available(
+                {q: entry.listing for q, entry in self._entries.items() if entry.listing},
+                {q: entry.trouble for q, entry in self._entries.items() if entry.trouble},
+            )
+        return self._available
 
     @property
     def answered(self) -> bool:
@@ -78,6 +81,7 @@ class BucketWatch:
         now = self._clock()
         for query in self._entries.keys() - queries.keys():
             del self._entries[query]
+            self._available = None
         for query, is_recheck in queries.items():
             if query not in self._entries:
                 # A pin that is installed when the agent starts is known; it waits its turn.
@@ -137,6 +141,7 @@ class BucketWatch:
         if entry is None:
             return False
         before = (entry.listing, entry.trouble)
+        self._available = None
         if isinstance(answer, Listing):
             entry.listing, entry.trouble, entry.failures = answer, None, 0
             is_recheck = self._rechecks[query]

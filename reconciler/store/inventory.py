@@ -1,54 +1,71 @@
-"""What the models folder holds, read anew at every tick.
+"""What the models folder holds, looked at in every tick.
 
-Cheap enough for that: names and sizes only, and each manifest is parsed once. Whether the bytes
-behind the sizes are still right is found out by reading them all, which is done at start and
-before a version is reused; a version found broken that way is remembered as such until it has
-been replaced.
+Cheap enough for that: names and sizes only, and each manifest is parsed once. Of a folder with
+thousands of models only those are looked at that something is going on with, and a share of the
+others in turn: nobody but this agent is to change anything here, and who does so all the same is
+noticed within a round. Whether the bytes behind the sizes are still right is found out by reading
+them all, which is done at start and before a version is reused; a version found broken that way
+is remembered as such until it has been replaced.
 """
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.errors import InstallError
 from reconciler.model import Local, LocalVersion, Staged
 from reconciler.planning.versions import parse_version
+from reconciler.rotation import Rotation
 from reconciler.store.journal import read_journal
 from reconciler.store.layout import STAGING, manifest_file, parse_staging_name, version_folder
 from reconciler.store.manifest import Manifest, read_manifest
 from reconciler.store.verify import has_size
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One model's folder."""
+
+    versions: Mapping[int, LocalVersion]
+    strays: tuple[str, ...]
+
+
 class Inventory:
     """Reads one models folder."""
 
-    def __init__(self, models_dir: Path) -> None:
+    def __init__(self, models_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._models_dir = models_dir
+        self._rotation = Rotation(clock)
+        self._found: dict[str, _Found] = {}
+        self._versions: Mapping[str, Mapping[int, LocalVersion]] = {}
+        self._marked: set[str] = set()
+        """Models of which something was found out by other means since the last look."""
         self._manifests: dict[Path, tuple[tuple[int, int, int], Manifest | None]] = {}
         self._broken: set[tuple[str, int]] = set()
 
-    def read(self) -> Local:
+    def read(self, urgent: Collection[str] | None = None) -> Local:
         """Return the versions, downloads and strays in the models folder, and the disk's room.
+
+        With `urgent` only these models, new ones and a share of the others are looked at. What has
+        not changed comes back as the same values.
 
         Raises InstallError when the folder cannot be read: nothing may be concluded then.
         """
-        versions: dict[str, dict[int, LocalVersion]] = {}
-        strays: list[str] = []
         try:
             if not self._models_dir.exists():
+                self._found, self._versions = {}, {}
                 return Local({})
-            for model in sorted(_list_folders(self._models_dir)):
-                versions[model] = {}
-                for name, is_folder in _list_names(self._models_dir / model):
-                    version = parse_version(name)
-                    if version is None:
-                        continue
-                    if is_folder and version >= 0 and name == str(version):
-                        versions[model][version] = self._describe(model, version)
-                    else:
-                        strays.append(f"{model}/{name}")
-            self._forget_absent(versions)
+            models = sorted(_list_folders(self._models_dir))
+            due = self._choose(models, urgent)
+            found = {
+                model: self._look_at(model) if model in due else self._found[model]
+                for model in models
+            }
+            self._take_up(found)
+            strays = [stray for model in models for stray in found[model].strays]
             staged = tuple(_list_staged(self._models_dir / STAGING))
             usage = shutil.disk_usage(self._models_dir)
         except OSError as error:
@@ -57,7 +74,7 @@ class Inventory:
                 " is installed or removed meanwhile",
                 "ModelsFolderUnreadable",
             ) from error
-        return Local(versions, staged, usage.free, usage.total, tuple(sorted(strays)))
+        return Local(self._versions, staged, usage.free, usage.total, tuple(sorted(strays)))
 
     def read_manifest(self, model: str, version: int) -> Manifest | None:
         """Return the manifest of a version, parsed again only when the file is another."""
@@ -79,6 +96,36 @@ class Inventory:
             self._broken.discard((model, version))
         else:
             self._broken.add((model, version))
+        self._marked.add(model)
+
+    def _choose(self, models: Collection[str], urgent: Collection[str] | None) -> set[str]:
+        """Return the models to look at."""
+        marked, self._marked = self._marked, set()
+        if urgent is None:
+            return set(models)
+        due = self._rotation.take(models, (*urgent, *marked))
+        return due | (set(models) - self._found.keys())
+
+    def _look_at(self, model: str) -> "_Found":
+        versions, strays = {}, []
+        for name, is_folder in _list_names(self._models_dir / model):
+            version = parse_version(name)
+            if version is None:
+                continue
+            if is_folder and version >= 0 and name == str(version):
+                versions[version] = self._describe(model, version)
+            else:
+                strays.append(f"{model}/{name}")
+        found, before = _Found(versions, tuple(strays)), self._found.get(model)
+        return before if before == found else found
+
+    def _take_up(self, found: dict[str, "_Found"]) -> None:
+        """Remember what was found, by the same values as before where it is the same."""
+        before, self._found = self._found, found
+        if before.keys() == found.keys() and all(before[m] is found[m] for m in found):
+            return
+        self._versions = {model: item.versions for model, item in found.items()}
+        self._forget_absent(self._versions)
 
     def _forget_absent(self, versions: Mapping[str, Mapping[int, LocalVersion]]) -> None:
         present = {(model, version) for model, found in versions.items() for version in found}

@@ -13,7 +13,7 @@ import asyncio
 import errno
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from reconciler.errors import DownloadError, InstallError, ReconcilerError
@@ -78,9 +78,9 @@ class Store:
         """End the store's threads; nothing is running any more."""
         self._lanes.close()
 
-    def read_inventory(self) -> Local:
+    def read_inventory(self, urgent: Collection[str] | None = None) -> Local:
         """Return what the models folder holds; blocking, see Inventory.read."""
-        return self._inventory.read()
+        return self._inventory.read(urgent)
 
     async def verify(self, model: str, version: int) -> bool:
         """Read an installed version in full and return whether it is what its manifest says.

@@ -269,7 +269,7 @@ class Node:
         """Begin again with nothing but the memory file and the server's config file."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "memory.json")
-            memory_file.save(path, self.memory, None, None)
+            memory_file.MemoryFile(path).save(self.memory, None)
             self.memory, _ = memory_file.load(path)
         for model, ask in self.restart_config.items():
             if self.memory.of(model).good is None:

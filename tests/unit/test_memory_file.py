@@ -27,7 +27,7 @@ commits = st.builds(Commit, st.text(), st.text(), st.text(), st.floats(0, 1e10))
 def test_what_was_saved_is_loaded(models: dict[str, ModelMemory], applied: Commit | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "memory.json"
-        memory_file.save(path, Memory(models=models), applied, None)
+        memory_file.MemoryFile(path).save(Memory(models=models), applied)
         loaded, commit = memory_file.load(path)
     assert commit == applied
     for model, item in models.items():
@@ -40,12 +40,26 @@ def test_what_was_saved_is_loaded(models: dict[str, ModelMemory], applied: Commi
 def test_the_file_is_written_only_when_it_would_say_something_else(tmp_path: Path) -> None:
     path = tmp_path / "memory.json"
     memory = Memory(models={"a": ModelMemory(proven=(1,))})
-    written = memory_file.save(path, memory, None, None)
+    file = memory_file.MemoryFile(path)
+    file.save(memory, None)
     path.unlink()
-    assert memory_file.save(path, memory, None, written) == written
+    file.save(memory, None)
+    file.save(memory.with_model("a", ModelMemory(proven=(1,), nudges=3)), None)
     assert not path.exists()
-    memory_file.save(path, memory.with_model("a", ModelMemory(proven=(1, 2))), None, written)
-    assert path.exists()
+    file.save(memory.with_model("a", ModelMemory(proven=(1, 2))), None)
+    assert memory_file.load(path)[0].of("a").proven == (1, 2)
+    file.save(Memory(), None)
+    assert memory_file.load(path) == (Memory(), None)
+
+
+def test_a_file_that_could_not_be_written_is_tried_again(tmp_path: Path) -> None:
+    file = memory_file.MemoryFile(tmp_path / "absent" / "memory.json")
+    memory = Memory(models={"a": ModelMemory(proven=(1,))})
+    with pytest.raises(OSError, match="absent"):
+        file.save(memory, None)
+    file.path.parent.mkdir()
+    file.save(memory, None)
+    assert memory_file.load(file.path)[0].of("a").proven == (1,)
 
 
 @pytest.mark.parametrize(

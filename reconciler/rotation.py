@@ -1,0 +1,44 @@
+"""Takes turns over many names: a share at a time, and each of them within one round.
+
+What is looked at every other second must not cost more than that is worth. A node with 10,000
+models does not ask for all of them at every look; those that something is about to happen to come
+each time, the others in turn. A few are all looked at every time.
+"""
+
+import math
+from collections.abc import Callable, Collection
+from itertools import islice
+
+ROUND_SECONDS = 60.0
+"""How old what is known of a name can become: a fault that nobody announces is seen by then."""
+ALL_AT_ONCE = 64
+"""So many names cost nothing worth saving."""
+
+
+class Rotation:
+    """Remembers whose turn it is."""
+
+    def __init__(self, clock: Callable[[], float], all_at_once: int = ALL_AT_ONCE) -> None:
+        self._clock = clock
+        self._all_at_once = all_at_once
+        self._queue: dict[str, None] = {}
+        """The names, the one whose turn was longest ago first."""
+        self._taken_at = -math.inf
+
+    def take(self, names: Collection[str], urgent: Collection[str]) -> set[str]:
+        """Return those of `names` to look at now: the `urgent` ones, new ones and a share."""
+        now = self._clock()
+        passed_seconds, self._taken_at = now - self._taken_at, now
+        if self._queue.keys() != set(names):
+            self._queue = {name: None for name in self._queue if name in names}
+        due = set(names) - self._queue.keys()
+        due.update(name for name in urgent if name in names)
+        if len(names) <= self._all_at_once or passed_seconds >= ROUND_SECONDS:
+            due = set(names)
+        else:
+            share = math.ceil(len(names) * passed_seconds / ROUND_SECONDS)
+            due.update(islice(self._queue, share))
+        for name in due:
+            self._queue.pop(name, None)
+            self._queue[name] = None
+        return due
