@@ -3,15 +3,18 @@
     python -m bench.sync.agent TARGET BUCKET PREFIX MODEL...
 
 It is the agent's own code with the agent's own settings, all models at once as there; what is
-missing is git before it and TensorFlow Serving after it.
+missing is git before it and TensorFlow Serving after it. An agent runs all the time, so the clock
+starts when this process has loaded what an agent has in memory, and says so.
 """
 
 import asyncio
 import sys
 from pathlib import Path
 
+from bench.sync.clock import wait_for_start
 from reconciler.model import Query
 from reconciler.settings import Settings
+from reconciler.sources import gcs as gcs  # what a node with buckets has loaded long ago
 from reconciler.sources.registry import Sources
 from reconciler.store.store import Store
 
@@ -35,4 +38,5 @@ async def sync(target: Path, bucket: str, prefix: str, models: list[str]) -> Non
 
 
 if __name__ == "__main__":
+    wait_for_start()
     asyncio.run(sync(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]))

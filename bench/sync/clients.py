@@ -2,13 +2,17 @@
 
     python -m bench.sync.clients (plain|threads|transfer_manager|kserve) TARGET BUCKET PREFIX [N]
 
-It may run in another virtualenv than ours, so it imports nothing of ours.
+It may run in another virtualenv than ours, so it imports nothing of ours. Like the agent, a library
+is given the time to be loaded.
 """
 
+import importlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from clock import wait_for_start
 
 _LARGE_BYTES = 64 * 1024 * 1024
 
@@ -32,7 +36,7 @@ def copy_threads(target: Path, bucket: str, prefix: str, count: int) -> None:
 
 def copy_transfer_manager(target: Path, bucket: str, prefix: str, count: int) -> None:
     """google-cloud-storage's transfer_manager: chunks for large objects, the others as many."""
-    from google.cloud.storage import transfer_manager
+    from google.cloud.storage import transfer_manager  # loaded by now
 
     small = []
     for blob, path in _list(target, bucket, prefix):
@@ -47,7 +51,7 @@ def copy_transfer_manager(target: Path, bucket: str, prefix: str, count: int) ->
 
 def copy_kserve(target: Path, bucket: str, prefix: str, _: int) -> None:
     """KServe's storage initializer."""
-    from kserve_storage import Storage
+    from kserve_storage import Storage  # loaded by now
 
     Storage.download(f"gs://{bucket}/{prefix}", str(target))
 
@@ -66,4 +70,8 @@ def _list(target: Path, bucket: str, prefix: str) -> "list[tuple[Any, str]]":
 
 if __name__ == "__main__":
     copy = globals()[f"copy_{sys.argv[1]}"]
+    importlib.import_module("google.cloud.storage.transfer_manager")
+    if copy is copy_kserve:
+        importlib.import_module("kserve_storage")
+    wait_for_start()
     copy(Path(sys.argv[2]), sys.argv[3], sys.argv[4], int((sys.argv[5:] or ["8"])[0]))

@@ -52,6 +52,7 @@ def summarize(tool: dict[str, Any]) -> dict[str, float]:
         "least_seconds": min(durable),
         "most_seconds": max(durable),
         "cpu_seconds": statistics.median(run["cpu_seconds"] for run in runs),
+        "start_cpu_seconds": statistics.median(run["start_cpu_seconds"] for run in runs),
         "peak_bytes": max(run["peak_bytes"] for run in runs),
     }
 
@@ -61,21 +62,22 @@ def render_table(case: dict[str, Any]) -> str:
     lines = [
         f"### ({case['key']}) {case['title']}",
         "",
-        "| tool | setting | s to durable | min–max | runs | s to exit | MB/s | CPU s | peak MiB |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| tool | setting | s to durable | min–max | runs | s to exit | MB/s | CPU s | CPU s to start | peak MiB |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for tool in case["tools"]:
         title = f"{tool['name']} {tool['version']}"
         figures = summarize(tool)
         if not figures:
-            lines.append(f"| {title} | {tool['setting']} | {tool['runs'][-1]['failure']} |||||||")
+            lines.append(f"| {title} | {tool['setting']} | {tool['runs'][-1]['failure']} ||||||||")
             continue
         lines.append(
             f"| {title} | {tool['setting']} | {figures['durable_seconds']:.2f}"
             f" | {figures['least_seconds']:.2f}–{figures['most_seconds']:.2f}"
             f" | {figures['count']} | {figures['seconds']:.2f}"
             f" | {case['total_bytes'] / 1e6 / figures['durable_seconds']:.0f}"
-            f" | {figures['cpu_seconds']:.2f} | {figures['peak_bytes'] / 2**20:.0f} |"
+            f" | {figures['cpu_seconds']:.2f} | {figures['start_cpu_seconds'] or '':.3}"
+            f" | {figures['peak_bytes'] / 2**20:.0f} |"
         )
     rates = case["line_bytes_per_second"]
     if rates:

@@ -29,6 +29,8 @@ class Setting:
     label: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    is_loaded: bool = False
+    """Whether its process is there before the work begins, see clock.py; others are started."""
 
     def fill(self, case: Case, target: Path, endpoint: str) -> list[str]:
         """Return the command for a case."""
@@ -65,7 +67,7 @@ def find_tools() -> list[Tool]:
 
 def _agent() -> Setting:
     command = (sys.executable, "-m", "bench.sync.agent", "{target}", BUCKET, PREFIX, "{models}")
-    return Setting("as the agent", command)
+    return Setting("as the agent", command, is_loaded=True)
 
 
 def _find_rclone() -> Tool:
@@ -79,9 +81,9 @@ def _find_rclone() -> Tool:
     settings = tuple(
         Setting(
             f"--transfers {transfers} --multi-thread-streams {streams}",
-            (program, *common, "--transfers", f"{transfers}", "--multi-thread-streams", f"{streams}"),
+            (program, *common, "--transfers", transfers, "--multi-thread-streams", streams),
         )
-        for transfers, streams in ((4, 4), (8, 1), (16, 16), (32, 4))
+        for transfers, streams in (("4", "4"), ("8", "1"), ("16", "16"), ("32", "4"))
     )
     return Tool("rclone", _ask([program, "version"]).removeprefix("rclone "), settings)
 
@@ -127,7 +129,7 @@ def _client(python: str, way: str, count: str) -> Setting:
     command = (str(Path(python).absolute()), str(_ROOT / "bench/sync/clients.py"), way)
     environment = {"STORAGE_EMULATOR_HOST": "{endpoint}"}
     label = f"{count} workers" if count != "1" else "one by one"
-    return Setting(label, (*command, "{target}", BUCKET, PREFIX, count), environment)
+    return Setting(label, (*command, "{target}", BUCKET, PREFIX, count), environment, True)
 
 
 def _ask_package(python: str, name: str) -> str:

@@ -20,6 +20,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from io import BufferedReader
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -37,8 +38,8 @@ _KEPT_SECONDS = 30.0
 _MAX_KEPT = 64
 _PIECE_BYTES = 1024 * 1024
 _BUFFER_BYTES = 64 * 1024
-_MAX_LINE_BYTES = 64 * 1024
-_MAX_HEADERS = 100
+_MAX_HEAD_BYTES = 64 * 1024
+_NOT_HTTP = "the answer is not HTTP/1.1"
 _ENDED = "the connection ended before the answer did"
 _MAX_TEXT_BYTES = 64 * 1024
 """Of an answer that is read for what it says, not for an object's bytes."""
@@ -91,7 +92,8 @@ class Answer:
                 left -= len(piece)
                 yield piece
             self._line.read_line()
-        self._line.read_headers()
+        while self._line.read_line():
+            pass  # what may follow the last chunk
         self.is_whole = True
 
 
@@ -237,12 +239,12 @@ class _Line:
         """Send a request and read the head of its answer."""
         self._socket.sendall(request)
         while True:
-            protocol, _, rest = self.read_line().partition(" ")
+            first, headers = _parse_head(self._read_head())
+            protocol, _, rest = first.partition(" ")
             if not protocol.startswith("HTTP/1."):
-                raise BrokenAnswerError("the answer is not HTTP/1.1")
+                raise BrokenAnswerError(_NOT_HTTP)
             status = _parse_count(rest[:3], 10)
-            headers = self.read_headers()
-            if status >= 200:
+            if status >= HTTPStatus.OK:
                 break
         asked = headers.get("connection", "keep-alive").lower()
         self.may_go_on = protocol != "HTTP/1.0" and asked != "close"
@@ -257,21 +259,26 @@ class _Line:
 
     def read_line(self) -> str:
         """Return the next line without its end."""
-        line = self._file.readline(_MAX_LINE_BYTES)
+        line = self._file.readline(_MAX_HEAD_BYTES)
         if not line.endswith(b"\n"):
             raise BrokenAnswerError(_ENDED)
         return line.rstrip(b"\r\n").decode("latin-1")
 
-    def read_headers(self) -> dict[str, str]:
-        """Return the headers up to the empty line."""
-        headers: dict[str, str] = {}
-        for _ in range(_MAX_HEADERS):
-            line = self.read_line()
-            if not line:
-                return headers
-            name, _, value = line.partition(":")
-            headers[name.strip().lower()] = value.strip()
-        raise BrokenAnswerError("the answer has too many headers")
+    def _read_head(self) -> str:
+        """Return all up to the first empty line, mostly by looking at the buffer once."""
+        head = b""
+        while len(head) < _MAX_HEAD_BYTES:
+            seen = self._file.peek()
+            if not seen:
+                raise BrokenAnswerError(_ENDED)
+            both = head + seen
+            end = both.find(b"\r\n\r\n")
+            if end >= 0:
+                self._file.read(end + 4 - len(head))
+                return both[:end].decode("latin-1")
+            self._file.read(len(seen))
+            head = both
+        raise BrokenAnswerError(_NOT_HTTP)
 
     def hang_up(self) -> None:
         """End whatever waits on this connection, in any thread."""
@@ -286,11 +293,20 @@ class _Line:
         self._socket.close()
 
 
+def _parse_head(head: str) -> tuple[str, dict[str, str]]:
+    first, *lines = head.split("\r\n")
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    return first, headers
+
+
 def _parse_count(text: str, base: int) -> int:
     try:
         count = int(text.strip(), base)
     except ValueError:
         count = -1
     if count < 0:
-        raise BrokenAnswerError("the answer is not HTTP/1.1")
+        raise BrokenAnswerError(_NOT_HTTP)
     return count

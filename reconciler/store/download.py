@@ -26,7 +26,7 @@ from reconciler.files import start_writing
 from reconciler.model import Progress, Snapshot, StoredFile
 from reconciler.sources.source import Halt, HaltedError, Source, TransientReadError
 from reconciler.store.checksum import combine, extend, read_checksum
-from reconciler.store.journal import Chunk, append_chunk, read_journal, start_journal
+from reconciler.store.journal import Chunk, extend_journal, read_journal, start_journal
 from reconciler.store.lanes import Lanes, work_off
 from reconciler.store.layout import gathering_folder
 from reconciler.store.room import Claim
@@ -64,6 +64,7 @@ class Download:
         self._sums: dict[Chunk, int] = {}
         self._file_sums: dict[int, int] = {}
         self._done_bytes = 0
+        self._total_bytes = snapshot.size_bytes
         self._counting = threading.Lock()
 
     async def run(self) -> tuple[StoredFile, ...]:
@@ -169,16 +170,18 @@ class Download:
         The file is opened here for each: a descriptor that was shared could be closed, and its
         number given to another file, while a thread whose download was cancelled still has it.
         """
-        while pending:
-            chunk = pending[0]
-            is_whole = chunk.end - chunk.start == self._snapshot.files[chunk.file].size_bytes
-            descriptor = _open_file(self._path(chunk), is_new=is_whole)
-            try:
-                self._sums[chunk] = self._copy_chunk(chunk, descriptor, halt)
-            finally:
-                os.close(descriptor)
-            append_chunk(self._staging, chunk, self._sums[chunk])
-            pending.popleft()
+        with extend_journal(self._staging) as note:
+            while pending:
+                chunk = pending[0]
+                size_bytes = self._snapshot.files[chunk.file].size_bytes
+                is_whole = chunk.end - chunk.start == size_bytes
+                descriptor = _open_file(self._path(chunk), is_new=is_whole)
+                try:
+                    self._sums[chunk] = self._copy_chunk(chunk, descriptor, halt)
+                finally:
+                    os.close(descriptor)
+                note(chunk, self._sums[chunk])
+                pending.popleft()
 
     def _copy_chunk(self, chunk: Chunk, descriptor: int, halt: Halt) -> int:
         """Write a chunk to an open file and return its checksum."""
@@ -239,7 +242,7 @@ class Download:
                 self._claim.taken_bytes += more_bytes
 
     def _report(self) -> None:
-        self._on_progress(Progress(self._done_bytes, self._snapshot.size_bytes))
+        self._on_progress(Progress(self._done_bytes, self._total_bytes))
 
     async def _keep_reporting(self) -> None:
         while True:

@@ -7,8 +7,10 @@ line too many costs a read and a line too few costs one chunk.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 _MAX_BYTES = 64 * 1024 * 1024
@@ -42,14 +44,21 @@ def start_journal(staging: Path, digest: str) -> None:
     (staging / _NAME).write_text(json.dumps({"digest": digest}) + "\n")
 
 
-def append_chunk(staging: Path, chunk: Chunk, crc: int) -> None:
-    """Note that a chunk has been written; of two notes on one chunk the later counts."""
-    line = f"{chunk.file} {chunk.start} {chunk.end} {crc}\n".encode()
+@contextmanager
+def extend_journal(staging: Path) -> Iterator[Callable[[Chunk, int], None]]:
+    """Yield what notes that a chunk has been written, with its crc32c.
+
+    Of two notes on one chunk the later counts. Several threads may each have the journal open.
+    """
     descriptor = os.open(staging / _NAME, os.O_WRONLY | os.O_APPEND)
     try:
-        os.write(descriptor, line)
+        yield partial(_append, descriptor)
     finally:
         os.close(descriptor)
+
+
+def _append(descriptor: int, chunk: Chunk, crc: int) -> None:
+    os.write(descriptor, f"{chunk.file} {chunk.start} {chunk.end} {crc}\n".encode())
 
 
 def read_journal(staging: Path) -> Journal | None:

@@ -20,7 +20,7 @@ from reconciler.sources.source import Halt
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_THREADS = 8
+_THREADS = 16
 _BATCH_ITEMS = 16
 _READ_SECONDS = 900.0
 """A chunk on a slow line may take minutes; a line that stalls is given up by its source."""

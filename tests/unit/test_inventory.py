@@ -18,7 +18,7 @@ from reconciler.store.collect import (
     remove_version,
 )
 from reconciler.store.inventory import Inventory, read_inventory
-from reconciler.store.journal import Chunk, append_chunk, read_journal, start_journal
+from reconciler.store.journal import Chunk, extend_journal, read_journal, start_journal
 from reconciler.store.manifest import Manifest, read_manifest
 from reconciler.store.store import Store
 from tests.bucket import WHOLE, write_files
@@ -134,9 +134,11 @@ def test_begun_downloads(models: Path) -> None:
     staging.mkdir(parents=True)
     assert read_inventory(models).staged == (Staged("ranker", 3, DIGEST[:16], 0),)
     start_journal(staging, DIGEST)
-    append_chunk(staging, Chunk(0, 0, 100), 1)
-    append_chunk(staging, Chunk(0, 100, 150), 2)
-    append_chunk(staging, Chunk(0, 0, 100), 3)
+    with extend_journal(staging) as note:
+        note(Chunk(0, 0, 100), 1)
+        note(Chunk(0, 100, 150), 2)
+    with extend_journal(staging) as note:
+        note(Chunk(0, 0, 100), 3)
     assert read_inventory(models).staged == (Staged("ranker", 3, DIGEST, 150),)
     remove_staging(models, "ranker", 3, DIGEST)
     assert read_inventory(models).staged == ()
@@ -150,8 +152,9 @@ def test_a_journal_cut_anywhere_says_nothing_that_was_not_written(
     staging = tmp_path_factory.mktemp("staging")
     start_journal(staging, DIGEST)
     written = {Chunk(i, 0, 10): 1000 + i for i in range(3)}
-    for chunk, crc in written.items():
-        append_chunk(staging, chunk, crc)
+    with extend_journal(staging) as note:
+        for chunk, crc in written.items():
+            note(chunk, crc)
     text = (staging / "journal").read_bytes()
     whole_lines = text.count(b"\n")
     (staging / "journal").write_bytes(text[: data.draw(st.integers(0, len(text)))])
