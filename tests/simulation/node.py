@@ -137,7 +137,7 @@ class Node:
         states = self.server.states
         world = World(
             desired=desired,
-            available=Available(self.listings, self.listing_troubles),
+            available=Available(dict(self.listings), self.listing_troubles),
             local=Local(
                 self._keep_same({model: dict(found) for model, found in self.disk.items()}, "disk"),
                 free_bytes=self.traits.disk_bytes - used_bytes,

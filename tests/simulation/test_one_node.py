@@ -1,0 +1,38 @@
+"""A node deletes nothing that is needed, whatever happens; and where it did, this would be seen."""
+
+from collections.abc import Callable
+
+import pytest
+
+from reconciler.planning import plan as planning
+from reconciler.planning import retention
+from tests.simulation.one_node import run
+
+HISTORIES = 120
+"""`python -m tests.simulation.one_node` plays as many as anybody has patience for."""
+
+
+def test_nothing_that_is_needed_is_deleted_whatever_happens() -> None:
+    counts = run(HISTORIES)
+    assert counts["histories"] >= HISTORIES
+    assert counts["deletions"] > HISTORIES / 10
+
+
+def forget_what_is_wanted(patch: pytest.MonkeyPatch) -> None:
+    def remove_all(local: dict[int, object], *_: object) -> tuple[int, ...]:
+        return tuple(local)
+
+    patch.setattr(retention, "removable_versions", remove_all)
+
+
+def forget_doubt(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(planning, "_find_doubt", lambda *_: None)
+
+
+@pytest.mark.parametrize("spoil", [forget_what_is_wanted, forget_doubt])
+def test_a_node_that_deletes_too_much_is_found_out(
+    spoil: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch)
+    with pytest.raises(AssertionError, match="delete"):
+        run(300, shrinks=False)
