@@ -60,6 +60,8 @@ SLACK = 3.0
 _AGENT = [sys.executable, "-m", "tests.chaos.unlucky_agent", "run"]
 _SERVER = (sys.executable, "-m", "tests.chaos.recording_server")
 _RESTART_SECONDS = 0.2
+_HEARD_SECONDS = 0.2
+"""After which an agent has read that nothing is to go wrong any more."""
 _SETTINGS_FAILED = 2
 
 
@@ -114,9 +116,12 @@ class Player:
         self._commit(Change("begin", dict(wishes)))
         self._start_agent()
         self._come_to_rest()
+        self._calm_down()
+        self._come_to_rest()
 
     def play(self, item: Round) -> None:
         """Play one round; raises BrokenError."""
+        self._agent_dies = self._agent_may_refuse = False
         self._note(f"round {item.number}")
         for pause_seconds, action in item.actions:
             self._pass_time(pause_seconds)
@@ -287,7 +292,7 @@ class Player:
         self.disk.heal()
         self._control.clear()
         self._say_to_agent()
-        self._look_after()
+        self._pass_time(_HEARD_SECONDS)
 
     # --- at rest ------------------------------------------------------------------------------
 
@@ -301,7 +306,6 @@ class Player:
         self.figures.converge_seconds.append(time.monotonic() - begun_at)
         self._look_after()
         self.judge.check(self._find_wanted())
-        self._agent_dies = self._agent_may_refuse = False
         self._asked = [self._wishes]
         for model, caller in self.callers.items():
             wish = self._wishes.get(model)
