@@ -47,12 +47,11 @@ from reconciler.planning.events import (
 from reconciler.planning.goals import wanted_queries
 from reconciler.planning.outcome import SERVER_UNREACHABLE
 from reconciler.planning.plan import plan
-from reconciler.planning.quiet import find_restless
+from reconciler.planning.quiet import Interest, find_interest
 from reconciler.planning.rest import Rest, find_rest, goes_on, note_look
 from reconciler.planning.restart import find_restart_config
 from reconciler.planning.steps import Limits, Plan, World
 from reconciler.planning.supervision import sight_server
-from reconciler.planning.trial_names import trial_name
 from reconciler.serving.client import SERVER_SILENT, ServingClient
 from reconciler.serving.config_file import OwnFile, parse, read_text, write_config
 from reconciler.serving.sweep import Sweep
@@ -72,6 +71,7 @@ _log = logging.getLogger(__name__)
 
 BUSY_TICK_SECONDS = 0.1
 """Between two looks while something loads, unloads or downloads."""
+_NO_CALM = Calm()
 _HEARTBEAT_TICKS = 10
 _MIN_HEARTBEAT_SECONDS = 60.0
 _LOOK_PATIENCE_SECONDS = 0.8
@@ -143,6 +143,7 @@ class Agent:
         self._looking: asyncio.Task[Served] | None = None
         self._rest: Rest | None = None
         self._queries: dict[str, dict[Query, bool]] = {}
+        self._interest: tuple[tuple[object, ...], Interest] | None = None
         self._herald = Herald(self.board, badge)
         self.plan: Plan | None = None
 
@@ -232,29 +233,23 @@ class Agent:
 
     async def _look_around(self, desired: Desired) -> World:
         """Return the world as it is now; raises InstallError where the disk cannot be read."""
-        calm = self.plan.calm if self.plan else Calm()
-        models = {deployment.model for deployment in desired.deployments}
-        models |= self._memory.models.keys()
-        # A trial may be left over in the server from an agent that was stopped.
-        models |= {trial_name(item.model) for item in desired.deployments if item.rollout.golden}
-        restless = find_restless(calm, desired, self._memory, models)
+        interest = self._find_interest(desired)
 
         def read_disk() -> tuple[Local, ServerConfig | None, Pause | None]:
             pause = pause_file.load(self._settings.state_dir)
-            return self._store.read_inventory(restless), self._own_file.read(), pause
+            return self._store.read_inventory(interest.restless), self._own_file.read(), pause
 
         local, restart_config, pause = await asyncio.to_thread(read_disk)
-        restless |= {
-            model
-            for model, found in local.versions.items()
-            if model not in calm.models or found is not calm.models[model].found
-        }
-        self._want_listings(desired, local, restless)
+        models, restless = interest.models | local.versions.keys(), interest.restless
+        if self._rest is None or self._rest.world.local.versions is not local.versions:
+            restless |= self._find_other_files(local)
+        if self._rest is None or restless:
+            self._want_listings(desired, local, restless)
         return World(
             desired=desired,
             available=self.watches.buckets.available,
             local=local,
-            served=await self._look(models | local.versions.keys(), restless),
+            served=await self._look(models, restless),
             restart_config=restart_config,
             git_trouble=self.watches.git.trouble,
             source_verified=self.watches.git.source_verified,
@@ -266,6 +261,25 @@ class Agent:
             members_trouble=self.watches.find_members_trouble(desired),
             supervised=self._supervisor.condition if self._supervisor else None,
         )
+
+    def _find_interest(self, desired: Desired) -> Interest:
+        """Return what is worth a look, which is worked out when something has changed."""
+        calm = self.plan.calm if self.plan else _NO_CALM
+        grounds = (desired, self._memory.models, calm)
+        if self._interest is None or any(
+            new is not old for new, old in zip(grounds, self._interest[0], strict=True)
+        ):
+            self._interest = grounds, find_interest(calm, desired, self._memory)
+        return self._interest[1]
+
+    def _find_other_files(self, local: Local) -> set[str]:
+        """Return the models whose files are not those of the last plan."""
+        known = self.plan.calm.models if self.plan else {}
+        return {
+            model
+            for model, found in local.versions.items()
+            if model not in known or found is not known[model].found
+        }
 
     def _want_listings(self, desired: Desired, local: Local, restless: Collection[str]) -> None:
         """Say what is to be listed, where anything is to be listed otherwise than before."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Collection
 from itertools import islice
 
-ROUND_SECONDS = 60.0
+ROUND_SECONDS = 120.0
 """How old what is known of a name can become: a fault that nobody announces is seen by then."""
 ALL_AT_ONCE = 64
 """So many names cost nothing worth saving."""

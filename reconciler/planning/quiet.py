@@ -11,7 +11,8 @@ a failure, a label to move, a version to remove or a remark to make. With and wi
 of the last one a plan comes to the same.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from reconciler.model import Available, Desired, Outcome, Phase, State, Unavailable, VersionStatus
 from reconciler.planning.calm import Calm, Quiet
@@ -52,13 +53,22 @@ def find_still_quiet(
     return still
 
 
-def find_restless(
-    last: Calm, desired: Desired, memory: Memory, models: Collection[str]
-) -> set[str]:
-    """Return those of `models` that are worth a look now: all that were not at rest, or changed.
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """Which models the server is to be asked about, and the disk looked at for."""
 
-    The names of trials count as models.
-    """
+    models: frozenset[str]
+    """All of them; the names of trials count as models."""
+    restless: frozenset[str]
+    """Those to be looked at each time: they were not at rest, or something changed."""
+
+
+def find_interest(last: Calm, desired: Desired, memory: Memory) -> Interest:
+    """Return what is worth a look after the plan that found `last`."""
+    models = {deployment.model for deployment in desired.deployments}
+    models |= memory.models.keys()
+    # A trial may be left over in the server from an agent that was stopped.
+    models |= {trial_name(item.model) for item in desired.deployments if item.rollout.golden}
     resting = set()
     for deployment in desired.deployments:
         quiet = last.models.get(deployment.model)
@@ -70,7 +80,8 @@ def find_restless(
             resting.add(deployment.model)
             if deployment.rollout.golden:
                 resting.add(trial_name(deployment.model))
-    return set(models) - (resting - _find_running_trials(memory))
+    restless = models - (resting - _find_running_trials(memory))
+    return Interest(frozenset(models), frozenset(restless))
 
 
 def _find_running_trials(memory: Memory) -> set[str]:

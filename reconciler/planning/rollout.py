@@ -34,6 +34,8 @@ from reconciler.planning.memory import (
 
 SILENCE_SECONDS = 2.0
 """On top of the poll: how long a version may stay unmentioned before something must be wrong."""
+_EXPLAINED = 20
+"""Changes named in one sentence: a new node may be told of thousands."""
 LATE_NUDGE_SECONDS = 60.0
 """Time between reminders once the quick ones have not helped."""
 
@@ -314,6 +316,8 @@ def explain(request: Request, memory: Memory) -> str:
     if not changes:
         reminded = ", ".join(sorted(request.reminders))
         return f"reminds the server of {reminded}" if reminded else "says again what is served"
+    if len(changes) > _EXPLAINED:
+        changes[_EXPLAINED:] = [f"and {len(changes) - _EXPLAINED} changes more"]
     return "; ".join(changes)
 
 

@@ -24,6 +24,8 @@ from reconciler.store.layout import STAGING, manifest_file, parse_staging_name, 
 from reconciler.store.manifest import Manifest, read_manifest
 from reconciler.store.verify import has_size
 
+_SETTLED_NS = 2_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class _Found:
@@ -40,7 +42,10 @@ class Inventory:
         self._models_dir = models_dir
         self._rotation = Rotation(clock)
         self._found: dict[str, _Found] = {}
+        self._models: tuple[str, ...] = ()
+        self._listed_ns: int | None = None
         self._versions: Mapping[str, Mapping[int, LocalVersion]] = {}
+        self._strays: tuple[str, ...] = ()
         self._marked: set[str] = set()
         """Models of which something was found out by other means since the last look."""
         self._manifests: dict[Path, tuple[tuple[int, int, int], Manifest | None]] = {}
@@ -56,16 +61,14 @@ class Inventory:
         """
         try:
             if not self._models_dir.exists():
-                self._found, self._versions = {}, {}
+                self._take_up((), {})
                 return Local({})
-            models = sorted(_list_folders(self._models_dir))
+            models = self._list_models()
             due = self._choose(models, urgent)
-            found = {
-                model: self._look_at(model) if model in due else self._found[model]
-                for model in models
-            }
-            self._take_up(found)
-            strays = [stray for model in models for stray in found[model].strays]
+            looks = ((model, self._look_at(model)) for model in due)
+            changed = {model: look for model, look in looks if look is not self._found.get(model)}
+            if changed or models is not self._models:
+                self._take_up(models, changed)
             staged = tuple(_list_staged(self._models_dir / STAGING))
             usage = shutil.disk_usage(self._models_dir)
         except OSError as error:
@@ -74,7 +77,7 @@ class Inventory:
                 " is installed or removed meanwhile",
                 "ModelsFolderUnreadable",
             ) from error
-        return Local(self._versions, staged, usage.free, usage.total, tuple(sorted(strays)))
+        return Local(self._versions, staged, usage.free, usage.total, self._strays)
 
     def read_manifest(self, model: str, version: int) -> Manifest | None:
         """Return the manifest of a version, parsed again only when the file is another."""
@@ -119,12 +122,26 @@ class Inventory:
         found, before = _Found(versions, tuple(strays)), self._found.get(model)
         return before if before == found else found
 
-    def _take_up(self, found: dict[str, "_Found"]) -> None:
-        """Remember what was found, by the same values as before where it is the same."""
-        before, self._found = self._found, found
-        if before.keys() == found.keys() and all(before[m] is found[m] for m in found):
-            return
-        self._versions = {model: item.versions for model, item in found.items()}
+    def _list_models(self) -> tuple[str, ...]:
+        """Return the names of the models' folders, by the same value while the folder is the same.
+
+        A folder that was changed a moment ago is listed again: its time may not tell two changes
+        apart that come close to each other.
+        """
+        changed_ns = self._models_dir.stat().st_mtime_ns
+        if self._listed_ns is None or changed_ns + _SETTLED_NS > self._listed_ns:
+            self._listed_ns = time.time_ns()
+            models = tuple(sorted(_list_folders(self._models_dir)))
+            return self._models if models == self._models else models
+        return self._models
+
+    def _take_up(self, models: tuple[str, ...], changed: Mapping[str, "_Found"]) -> None:
+        self._models = models
+        self._found = {
+            model: changed[model] if model in changed else self._found[model] for model in models
+        }
+        self._versions = {model: found.versions for model, found in self._found.items()}
+        self._strays = tuple(sorted(s for found in self._found.values() for s in found.strays))
         self._forget_absent(self._versions)
 
     def _forget_absent(self, versions: Mapping[str, Mapping[int, LocalVersion]]) -> None:

@@ -1,0 +1,66 @@
+"""Whose turn it is: everybody's within a round, and at once where that was asked for."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.rotation import ROUND_SECONDS, Rotation
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+def make(clock: Clock, *, all_at_once: int = 0) -> Rotation:
+    return Rotation(clock, all_at_once)
+
+
+NAMES = [f"model-{number:03d}" for number in range(300)]
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=200))
+def test_everybody_comes_up_within_a_round(pauses: list[float]) -> None:
+    clock = Clock()
+    rotation = make(clock)
+    seen = dict.fromkeys(rotation.take(NAMES, ()), 0.0)
+    assert seen.keys() == set(NAMES)
+    for pause in pauses:
+        clock.now += pause
+        seen |= dict.fromkeys(rotation.take(NAMES, ()), clock.now)
+        assert all(clock.now - at <= ROUND_SECONDS + pause for at in seen.values())
+
+
+def test_a_look_takes_the_share_of_the_time_that_has_passed() -> None:
+    clock = Clock()
+    rotation = make(clock)
+    rotation.take(NAMES, ())
+    clock.now += ROUND_SECONDS / 100
+    first = rotation.take(NAMES, ())
+    clock.now += ROUND_SECONDS / 100
+    second = rotation.take(NAMES, ())
+    assert len(first) == len(second) == 3
+    assert not first & second
+
+
+def test_urgent_and_new_names_come_at_once_and_gone_ones_never() -> None:
+    clock = Clock()
+    rotation = make(clock)
+    rotation.take(NAMES, ())
+    assert rotation.take([*NAMES[:10], "new"], ["model-007", "gone"]) == {"model-007", "new"}
+
+
+def test_a_few_names_all_come_each_time_and_so_do_all_after_a_long_pause() -> None:
+    clock = Clock()
+    few = make(clock, all_at_once=300)
+    many = make(clock)
+    for rotation in (few, many):
+        rotation.take(NAMES, ())
+    assert few.take(NAMES, ()) == set(NAMES)
+    clock.now += ROUND_SECONDS
+    assert many.take(NAMES, ()) == set(NAMES)
