@@ -4,7 +4,8 @@ The mirror is a cache that must heal by itself. When a fetch fails but the serve
 `git ls-remote`, the mirror is at fault: it is built anew beside the old one and swapped in by
 rename, at most once in a while. While the server is away or refuses, the mirror stays as it is, so
 that a node starts from it. Nothing is ever collected: objects of a rewritten history stay for the
-audit, and only a rebuild loses them.
+audit, and only a rebuild loses them. What many fetches left is packed together now and then, since
+each leaves a handful of small files that take several times their size.
 """
 
 import errno
@@ -46,6 +47,13 @@ _REBUILD_PAUSE_SECONDS = 300.0
 """Between two rebuilds of a damaged mirror: each fetches the whole history."""
 _BATCH_BYTES = 16 * 1024 * 1024
 _BATCH_BLOBS = 10_000
+_LOOSE_SAMPLE = "17"
+"""One of the 256 folders of loose objects; git itself tells by it how many there are."""
+_LOOSE_IN_SAMPLE = 8
+"""About 2,000 in all: after some 500 commits of one file each."""
+_MOST_PACKS = 50
+_PACK_PAUSE_SECONDS = 3600.0
+"""After a packing that failed; it costs nothing but room."""
 _MARKER = "reconciler-origin"
 """File in the mirror with the URL it was fetched from."""
 
@@ -64,6 +72,7 @@ class Mirror:
         self._ref = f"refs/reconciler/{quote(settings.branch, safe='')}"
         self._now_seconds = now_seconds
         self._rebuild_not_before_seconds = -float("inf")
+        self._pack_not_before_seconds = -float("inf")
         self._is_suspect = False
         self._is_swept = False
         self._lock = RLock()
@@ -89,6 +98,7 @@ class Mirror:
                     raise describe_damage(self._url, "objects are missing in it")
                 self._sweep()
                 self._fetch_into(self._folder)
+                self._pack_if_scattered()
                 return self._newest()
             except GitError as error:
                 self._is_swept = False
@@ -230,6 +240,7 @@ class Mirror:
             *(self._folder / "refs").rglob("*.lock"),
             *(self._folder / "objects").glob("*/tmp_*"),
             *(self._folder / "objects").glob("tmp_*"),
+            *(self._folder / "objects" / "pack").glob(".tmp-*"),
             *self._folder.parent.glob("mirror.new"),
             *self._folder.parent.glob("mirror.old"),
         ]
@@ -239,6 +250,21 @@ class Mirror:
             else:
                 path.unlink(missing_ok=True)
         self._is_swept = True
+
+    def _pack_if_scattered(self) -> None:
+        """Put all objects into one pack, also those that no commit leads to any more."""
+        objects = self._folder / "objects"
+        loose = sum(1 for _ in (objects / _LOOSE_SAMPLE).glob("*"))
+        packs = sum(1 for _ in (objects / "pack").glob("*.pack"))
+        is_scattered = loose > _LOOSE_IN_SAMPLE or packs > _MOST_PACKS
+        if not is_scattered or self._now_seconds() < self._pack_not_before_seconds:
+            return
+        try:
+            self._run("repack", "-a", "-d", "--keep-unreachable", "-q", git_dir=self._folder)
+        except GitError as error:
+            self._pack_not_before_seconds = self._now_seconds() + _PACK_PAUSE_SECONDS
+            self._is_swept = False
+            log.warning("the mirror of the config repo could not be packed: %s", error)
 
     # --- git --------------------------------------------------------------------------------
 

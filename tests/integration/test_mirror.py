@@ -1,8 +1,9 @@
 """The mirror over file://: what it fetches and reads, and how it heals."""
 
+import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,74 @@ def test_history_stays_through_a_force_push(remote: ConfigRemote, mirror: Mirror
     assert after.subject == "Rewritten"
     assert read_all(mirror, after.id)["a.yaml"] == b"after\n"
     assert read_all(mirror, before.id)["a.yaml"] == b"before\n"
+
+
+def lie_in_the_sample(count: int) -> Iterator[str]:
+    """Yield texts whose objects lie in the folder by which git tells how many there are."""
+    for number in range(1_000_000):
+        text = f"{number}\n"
+        name = hashlib.sha1(f"blob {len(text)}\0{text}".encode()).hexdigest()
+        if name.startswith("17"):
+            yield text
+            count -= 1
+        if not count:
+            return
+
+
+def count_files(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.rglob("*"))
+
+
+def test_what_many_fetches_left_is_packed_and_nothing_of_it_lost(
+    remote: ConfigRemote, mirror: Mirror, tmp_path: Path
+) -> None:
+    remote.commit({"a.yaml": "before\n"})
+    before = mirror.fetch()
+    remote.commit({"a.yaml": "after\n"}, "Rewritten", amend=True)
+    mirror.fetch()
+    for number, text in enumerate(lie_in_the_sample(8)):
+        remote.commit({f"{number}.yaml": text})
+    mirror.fetch()
+    objects = tmp_path / "state" / "mirror" / "objects"
+    assert count_files(objects) > 24, "that is not many yet"
+    remote.commit({"one-more.yaml": list(lie_in_the_sample(9))[-1]})
+    newest = mirror.fetch()
+    assert count_files(objects) < 8
+    assert len(read_all(mirror, newest.id)) == 11
+    assert read_all(mirror, before.id)["a.yaml"] == b"before\n"
+
+
+def test_a_packing_that_fails_is_said_and_holds_nothing_up(
+    remote: ConfigRemote, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    mirror = Mirror(make_settings(remote, tmp_path), clock)
+    mirror.fetch()
+    objects = tmp_path / "state" / "mirror" / "objects"
+    shutil.rmtree(objects / "pack", ignore_errors=True)
+    (objects / "pack").write_text("in the way")
+    for number, text in enumerate(lie_in_the_sample(9)):
+        (remote.work / f"{number}.yaml").write_text(text)
+    commit_id = remote.commit({})
+    assert mirror.fetch().id == commit_id
+    mirror.fetch()
+    assert caplog.text.count("could not be packed") == 1
+    (objects / "pack").unlink()
+    (objects / "pack").mkdir()
+    clock.now_seconds += 3601
+    mirror.fetch()
+    assert count_files(objects) < 8
+
+
+def test_what_a_killed_packing_left_is_removed_at_the_next_start(
+    remote: ConfigRemote, mirror: Mirror, tmp_path: Path
+) -> None:
+    mirror.fetch()
+    leftover = tmp_path / "state" / "mirror" / "objects" / "pack" / ".tmp-7-pack-7.pack"
+    leftover.parent.mkdir(exist_ok=True)
+    leftover.touch()
+    Mirror(make_settings(remote, tmp_path)).fetch()
+    assert not leftover.exists()
 
 
 def test_a_branch_begun_anew_is_followed(remote: ConfigRemote, mirror: Mirror) -> None:
