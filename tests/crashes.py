@@ -19,7 +19,14 @@ def die_before_step(number: int, work: Callable[[], object]) -> bool:
             nonlocal steps
             writes = event == "open" and isinstance(arguments[1], str) and "w" in arguments[1]
             opens = event == "open" and arguments[1] is None
-            named = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod")
+            named = event in (
+                "os.rename",
+                "os.link",
+                "os.remove",
+                "os.mkdir",
+                "os.rmdir",
+                "os.chmod",
+            )
             if writes or opens or named or event.startswith("ctypes."):
                 steps += 1
                 if steps == number:

@@ -1,8 +1,8 @@
 """What the bucket holds."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 
@@ -19,6 +19,8 @@ class StoredFile:
     """Of the whole object; None where the source does not know it (`file://`)."""
     updated_seconds: float
     """When the object was written, by the source's clock, Unix time."""
+    md5: str | None = None
+    """Hex; None where the source does not know it (`file://`, objects composed of others)."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,17 @@ class Snapshot:
     files: tuple[StoredFile, ...]
     archive: str | None = field(default=None, kw_only=True)
     """Which of the files is the archive that holds the version; None for plain files."""
+    whole: str | None = field(default=None, kw_only=True)
+    """Of a snapshot that is a part of another, that one's digest: it goes by the same."""
 
     def place_of(self, file: StoredFile) -> str:
         """Return where one of the files lies below the source."""
         return f"{self.folder}/{file.path}" if self.folder else file.path
+
+    def without(self, paths: Collection[str]) -> "Snapshot":
+        """Return the rest of it."""
+        files = tuple(file for file in self.files if file.path not in paths)
+        return replace(self, files=files, whole=self.digest)
 
     @property
     def size_bytes(self) -> int:
@@ -51,6 +60,8 @@ class Snapshot:
     @cached_property
     def digest(self) -> str:
         """Hex sha256 over the sorted (path, size, crc32c, generation) of all files."""
+        if self.whole is not None:
+            return self.whole
         text = "".join(
             f"{file.path}\0{file.size_bytes}\0{file.crc32c}\0{file.generation}\n"
             for file in sorted(self.files, key=lambda file: file.path)

@@ -30,7 +30,7 @@ from reconciler.sources.gcs_lines import BrokenAnswerError
 from reconciler.sources.gcs_trouble import RefusedReadError, explain_listing, explain_read
 from reconciler.sources.source import Halt, HaltedError, SourceChangedError, describe_change
 
-_FIELDS = "items(name,size,generation,crc32c,updated,contentEncoding),nextPageToken"
+_FIELDS = "items(name,size,generation,crc32c,md5Hash,updated,contentEncoding),nextPageToken"
 _PAGE_OBJECTS = 1000
 _MAX_OBJECTS = 1_000_000
 _CONNECT_SECONDS = 5
@@ -186,4 +186,5 @@ def _to_file(path: str, blob: Any) -> StoredFile:
     size_bytes, generation = int(blob.size), int(blob.generation)
     if size_bytes < 0 or generation < 0:
         raise ValueError("a size or a generation is below zero")
-    return StoredFile(path, size_bytes, generation, crc32c, blob.updated.timestamp())
+    md5 = base64.b64decode(blob.md5_hash).hex() if blob.md5_hash else None
+    return StoredFile(path, size_bytes, generation, crc32c, blob.updated.timestamp(), md5)

@@ -93,6 +93,18 @@ class Inventory:
             cached = self._manifests[path] = (mark, read_manifest(path))
         return cached[1]
 
+    def list_installed(self) -> dict[tuple[str, int], Manifest]:
+        """Return the manifests that were read last, without those of damaged versions.
+
+        The disk is not asked: whoever uses what they name must look at it anyhow.
+        """
+        known = {
+            (path.parent.parent.name, int(path.stem)): manifest
+            for path, (_, manifest) in self._manifests.items()
+            if manifest is not None
+        }
+        return {key: manifest for key, manifest in known.items() if key not in self._broken}
+
     def mark(self, model: str, version: int, *, intact: bool) -> None:
         """Remember what reading all bytes of a version has shown."""
         if intact:

@@ -6,6 +6,7 @@
     <models>/<model>/.foreign-<version>-...     was in our place and is not ours; kept for people
     <models>/.staging/<model>/<version>-<id>/   a download in progress:
         files/                                      what will be the version
+        linked/                                     files that other versions have already
         packed/, unpacked/                          its archive, and what comes out of it
 
 TensorFlow Serving takes every name in a model's folder that parses as a number for a version, so
@@ -58,6 +59,11 @@ def staging_folder(models_dir: Path, model: str, version: int, digest: str) -> P
 def files_folder(staging: Path) -> Path:
     """Return the folder in a staging folder that becomes the version."""
     return staging / "files"
+
+
+def linked_folder(staging: Path) -> Path:
+    """Return where files are that other versions have, too; they are begun anew after a kill."""
+    return staging / "linked"
 
 
 def unpacked_folder(staging: Path) -> Path:

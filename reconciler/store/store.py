@@ -32,11 +32,13 @@ from reconciler.store.layout import (
     STAGING,
     files_folder,
     gathering_folder,
+    linked_folder,
     manifest_file,
     staging_folder,
     unpacked_folder,
     version_folder,
 )
+from reconciler.store.links import Contents, drop_shared, link_known, move_links
 from reconciler.store.manifest import Manifest, write_manifest
 from reconciler.store.room import Claim, Room
 from reconciler.store.unpack import Unpacking
@@ -70,6 +72,7 @@ class Store:
         self._lanes = Lanes(connections, patience or Patience())
         self._chunk_bytes = chunk_bytes
         self._inventory = Inventory(models_dir)
+        self._contents = Contents(models_dir)
         self._room = Room(models_dir, self._lanes)
         # Two versions of a new model at once would both try to make the model's folder.
         self._placing = asyncio.Lock()
@@ -123,11 +126,17 @@ class Store:
             if found is not None:
                 return found
             await self._lanes.finish(_recover, staging, snapshot)
-            async with self._room.claim(model, snapshot, staging) as claim:
+            linked = await self._link_known(snapshot, staging, sums)
+            missing = snapshot.without(linked)
+            async with self._room.claim(model, missing, staging) as claim:
                 download = Download(
-                    staging, snapshot, source, self._lanes, claim, on_progress, self._chunk_bytes
+                    staging, missing, source, self._lanes, claim, on_progress, self._chunk_bytes
                 )
                 files = await download.run()
+                if linked:
+                    place = files_folder(staging)
+                    await self._lanes.finish(move_links, linked_folder(staging), linked, place)
+                    files = _join(snapshot, files)
                 gathered = gathering_folder(staging, snapshot)
                 await self._check_sums(model, snapshot, gathered, sums)
                 if snapshot.archive:
@@ -175,6 +184,16 @@ class Store:
                 "SourceChanged",
             )
         return LocalVersion(model, version, manifest.size_bytes, snapshot.digest)
+
+    async def _link_known(
+        self, snapshot: Snapshot, staging: Path, sums: Mapping[str, str]
+    ) -> frozenset[str]:
+        """Take files that other versions have; an archive is never one of them."""
+        if snapshot.archive:
+            return frozenset()
+        self._contents.update(await self._lanes.run(self._inventory.list_installed))
+        folder = linked_folder(staging)
+        return await link_known(self._lanes, self._contents, snapshot, folder, sums)
 
     async def _unpack(
         self, model: str, snapshot: Snapshot, staging: Path, claim: Claim
@@ -257,9 +276,16 @@ class Store:
 def _recover(staging: Path, snapshot: Snapshot) -> None:
     """Bring back what a kill interrupted, and remove what has to be begun anew."""
     recover_files(staging, snapshot.version)
+    drop_shared(files_folder(staging))
     if snapshot.archive:
         for folder in (files_folder(staging), unpacked_folder(staging)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _join(snapshot: Snapshot, fetched: tuple[StoredFile, ...]) -> tuple[StoredFile, ...]:
+    """Return all files of a snapshot, those that were `fetched` with the checksum found then."""
+    by_path = {file.path: file for file in fetched}
+    return tuple(by_path.get(file.path, file) for file in snapshot.files)
 
 
 def _make_manifest(snapshot: Snapshot, files: tuple[StoredFile, ...]) -> Manifest:
