@@ -7,7 +7,15 @@ folds it into the memory before it plans.
 import re
 from dataclasses import dataclass, replace
 
-from reconciler.planning.memory import GOLDEN_FAILED, SERVER_STOPPED, Memory, accept, back_off
+from reconciler.planning.memory import (
+    GOLDEN_FAILED,
+    LAST_PASSING_RETRY_SECONDS,
+    LAST_RETRY_SECONDS,
+    SERVER_STOPPED,
+    Memory,
+    accept,
+    back_off,
+)
 from reconciler.planning.rollout import Request
 from reconciler.planning.trial_names import trial_name
 
@@ -18,6 +26,8 @@ UNANSWERED_RETRY_SECONDS = 600.0
 
 _NOT_SENT = ("failed to connect", "DNS resolution failed")
 _STOPPED = "TensorFlow Serving stopped while it loaded this version"
+_PASSING = frozenset({"ReadFailed", "DiskFull", "DiskFailed", "WriteFailed", "Forbidden"})
+"""Why a download failed that has nothing to do with its bytes; those here so far are kept."""
 _REFUSALS = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION"})
 
 
@@ -94,7 +104,11 @@ def fold(memory: Memory, event: Event, now: float) -> Memory:
         case FetchFailed(model, version, digest, reason, sentence):
             known = memory.of(model)
             before = known.fetch_failures.get(version)
-            failure = back_off(sentence, before, now, reason=reason, digest=digest)
+            passes = reason in _PASSING
+            last_seconds = LAST_PASSING_RETRY_SECONDS if passes else LAST_RETRY_SECONDS
+            failure = back_off(
+                sentence, before, now, reason=reason, digest=digest, last_seconds=last_seconds
+            )
             failures = {**known.fetch_failures, version: failure}
             return memory.with_model(model, replace(known, fetch_failures=failures))
         case Tried(model, version, digest):

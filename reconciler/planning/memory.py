@@ -15,6 +15,8 @@ from reconciler.planning.trial_names import model_of
 
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 300.0
+LAST_PASSING_RETRY_SECONDS = 30.0
+"""For what ends by itself, such as an outage or a full disk: a minute after its end all is well."""
 LOAD_FAILED = "LoadFailed"
 GOLDEN_FAILED = "GoldenFailed"
 """It loaded, and did not answer its golden requests."""
@@ -44,7 +46,13 @@ class Failure:
 
 
 def back_off(
-    message: str, before: Failure | None, now: float, *, reason: str = "", digest: str = ""
+    message: str,
+    before: Failure | None,
+    now: float,
+    *,
+    reason: str = "",
+    digest: str = "",
+    last_seconds: float = LAST_RETRY_SECONDS,
 ) -> Failure:
     """Return the failure after `before`: 1 s doubling to 5 min, from the start for other bytes.
 
@@ -55,7 +63,7 @@ def back_off(
         attempts, digest = before.attempts + 1, before.digest
     else:
         attempts = 1
-    delay = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(attempts - 1, 20))
+    delay = min(last_seconds, FIRST_RETRY_SECONDS * 2 ** min(attempts - 1, 20))
     return Failure(message, attempts, now, now + delay, reason, digest)
 
 

@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 _LISTINGS_AT_ONCE = 8
 _LISTING_DEADLINE_SECONDS = 300.0
 _FIRST_RETRY_SECONDS = 1.0
+_LAST_RETRY_SECONDS = 30.0
+"""However rarely a bucket is listed: a minute after an outage of it all is well."""
 _JITTER = 0.1
 
 
@@ -149,7 +151,9 @@ class BucketWatch:
         else:
             entry.trouble = answer
             wait_seconds = min(
-                self._interval_seconds, _FIRST_RETRY_SECONDS * 2 ** min(entry.failures, 20)
+                self._interval_seconds,
+                _LAST_RETRY_SECONDS,
+                _FIRST_RETRY_SECONDS * 2 ** min(entry.failures, 20),
             )
             entry.failures += 1
         entry.due_at = self._clock()

@@ -99,6 +99,18 @@ async def test_a_pin_that_comes_to_be_needed_is_asked_at_once(setting: Setting) 
     assert await setting.pass_time(600, {setting.pin: True}) == 0
 
 
+async def test_after_a_long_outage_it_is_listed_within_half_a_minute(tmp_path: Path) -> None:
+    setting = Setting(tmp_path / "ranker")
+    setting.watch = BucketWatch(
+        setting.sources, interval_seconds=3600, recheck_seconds=3600, clock=setting.clock
+    )
+    setting.sources.fails = True
+    await setting.pass_time(1800, {setting.latest: False})
+    setting.sources.fails = False
+    await setting.pass_time(35, {setting.latest: False})
+    assert 1 in setting.watch.available.listings[setting.latest].snapshots
+
+
 async def test_a_bug_in_a_listing_is_that_sources_trouble_alone(setting: Setting) -> None:
     await setting.pass_time(1, {setting.latest: False})
     setting.sources.bug = RuntimeError("nobody thought of this")

@@ -3,7 +3,7 @@
 import pytest
 
 from reconciler.model import Ask
-from reconciler.planning.events import ReloadFailed, ReloadStarted, fold
+from reconciler.planning.events import FetchFailed, ReloadFailed, ReloadStarted, fold
 from reconciler.planning.memory import Memory
 from reconciler.planning.rollout import Request
 from tests.unit.worlds import remembered
@@ -71,3 +71,19 @@ def test_a_server_that_was_not_there_is_no_reason_to_suspect_a_version() -> None
     memory = failed("UNAVAILABLE", "failed to connect to all addresses")
     assert not memory.of("a").load_failures
     assert not memory.of("b").load_failures
+
+
+@pytest.mark.parametrize(
+    ("reason", "longest_seconds"),
+    [("ReadFailed", 30.0), ("DiskFull", 30.0), ("WriteFailed", 30.0), ("ChecksumMismatch", 300.0)],
+)
+def test_a_download_is_tried_soon_after_an_outage_and_bad_bytes_are_tried_rarely(
+    reason: str, longest_seconds: float
+) -> None:
+    memory, now, waits = Memory(), 100.0, []
+    for _ in range(20):
+        memory = fold(memory, FetchFailed("a", 1, "digest", reason, "it failed"), now)
+        waits.append(memory.of("a").fetch_failures[1].retry_at - now)
+        now += waits[-1]
+    assert waits[0] == 1.0
+    assert max(waits) == longest_seconds
