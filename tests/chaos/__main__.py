@@ -1,7 +1,8 @@
-"""Chaos by hand: `make chaos SEED=7 ROUNDS=50`, or several seeds for a while.
+"""Chaos by hand: `make chaos SEED=7 ROUNDS=50`, several seeds for a while, or every point once.
 
 python -m tests.chaos --seed 7 --rounds 50
-python -m tests.chaos --seed 1 --minutes 20      seeds 1, 2, 3, ... of 40 rounds each
+python -m tests.chaos --seed 1 --minutes 20     seeds 1, 2, 3, ... with as many rounds each
+python -m tests.chaos --sweep                   kills at every named point, one a round
 """
 
 import argparse
@@ -11,12 +12,68 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bucket import run_fake_gcs
 from tests.chaos.judge import BrokenError
-from tests.chaos.play import play, set_up
+from tests.chaos.play import Player, play, set_up
 from tests.chaos.points import POINTS
+
+
+@dataclass
+class Total:
+    """What all seeds came to."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
+    deaths: Counter[str] = field(default_factory=Counter)
+    spoilt: Counter[str] = field(default_factory=Counter)
+    rest_seconds: list[float] = field(default_factory=list)
+
+    def add(self, player: Player) -> None:
+        """Count what was seen in one run."""
+        figures, judge = player.figures, player.judge
+        self.counts.update(
+            seeds=1,
+            rounds=figures.rounds,
+            commits=figures.commits,
+            kills=figures.kills,
+            server_deaths=figures.server_deaths,
+            loads_checked=judge.loaded,
+            deletions_checked=judge.removed,
+            predictions=sum(caller.answers for caller in player.callers.values()),
+            refused_while_due=sum(len(caller.failures) for caller in player.callers.values()),
+        )
+        self.points += judge.points
+        self.deaths += judge.deaths
+        self.spoilt += player.bucket_sky.spoilt + player.git_sky.spoilt
+        self.rest_seconds += figures.converge_seconds
+
+    def describe(self) -> str:
+        """Return the figures, and what the list of points lacks."""
+        ordered = sorted(self.rest_seconds) or [0.0]
+        figures = {
+            **self.counts,
+            "spoilt_answers": self.spoilt.total(),
+            "kinds_of_spoilt_answers": len(self.spoilt),
+            "points_named": len(POINTS),
+            "points_met": len(self.points.keys() & set(POINTS)),
+            "points_of_death": len(self.deaths),
+            "rest_after_seconds_median": round(statistics.median(ordered), 2),
+            "rest_after_seconds_p99": round(ordered[int(len(ordered) * 0.99)], 2),
+            "rest_after_seconds_worst": round(ordered[-1], 2),
+        }
+        unnamed = sorted(self.points.keys() - set(POINTS))
+        unmet = sorted(set(POINTS) - self.deaths.keys())
+        return "\n".join(
+            [
+                json.dumps(figures, indent=1),
+                *(f"met, and not in the list of points: {name}" for name in unnamed),
+                f"not killed at: {'; '.join(unmet) or 'none is left'}",
+            ]
+        )
 
 
 def main() -> None:
@@ -24,68 +81,54 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=40, help="rounds of each seed")
     parser.add_argument("--minutes", type=float, help="go on with further seeds for so long")
+    parser.add_argument("--sweep", action="store_true", help="kill at every named point in turn")
     parser.add_argument("--quiet", action="store_true", help="say only what it came to")
     options = parser.parse_args()
-    deadline = time.monotonic() + 60 * options.minutes if options.minutes else None
-    seed, broken, total = options.seed, 0, Counter[str]()
-    converged: list[float] = []
-    points, deaths, spoilt = Counter[str](), Counter[str](), Counter[str]()
+    until = time.monotonic() + 60 * options.minutes if options.minutes else None
+    rounds = len(POINTS) if options.sweep else options.rounds
+    say = _ignore if options.quiet else _say
+    seed, total = options.seed, Total()
     while True:
-        say = (lambda text: None) if options.quiet else _print
-        with tempfile.TemporaryDirectory() as folder, run_fake_gcs() as endpoint:
-            with set_up(Path(folder), endpoint, seed, say) as player:
-                try:
-                    play(player, options.rounds, deadline)
-                except BrokenError as error:
-                    broken += 1
-                    _print(f"BROKEN at seed {seed}\n{error}")
-                if not player.disk.is_mounted:
-                    _print("NOT COVERED: a full and a read-only disk; mounting one needs root")
-            figures, judge = player.figures, player.judge
-            converged += figures.converge_seconds
-            points += judge.points
-            deaths += judge.deaths
-            for sky in (player.bucket_sky, player.git_sky):
-                spoilt += sky.spoilt
-            total += Counter(
-                seeds=1, rounds=figures.rounds, commits=figures.commits, kills=figures.kills,
-                server_deaths=figures.server_deaths, loads_checked=judge.loaded,
-                deletions_checked=judge.removed,
-                predictions=sum(caller.answers for caller in player.callers.values()),
-                refusals_not_due=sum(caller.refused for caller in player.callers.values()),
-            )  # fmt: skip
-            _print(f"seed {seed}: {figures.rounds} rounds, {broken} broken so far")
+        _play_seed(seed, rounds, until, say, total, sweeps=options.sweep)
         seed += 1
-        if deadline is None or time.monotonic() > deadline:
+        if until is None or time.monotonic() > until:
             break
-    ordered = sorted(converged)
-    _print(
-        json.dumps(
-            {
-                **total,
-                "broken": broken,
-                "spoilt_answers": sum(spoilt.values()),
-                "kinds_of_faults": len(spoilt),
-                "points_met": len(points),
-                "points_of_death": len(deaths),
-                "deaths_at_points": sum(deaths.values()),
-                "rest_after_seconds_median": round(statistics.median(ordered), 2),
-                "rest_after_seconds_p99": round(ordered[int(len(ordered) * 0.99) - 1], 2),
-                "rest_after_seconds_worst": round(ordered[-1], 2),
-            },
-            indent=1,
-        )
-    )
-    for name in sorted(points.keys() - set(POINTS)):
-        _print(f"met, and not among the points where it is killed: {name}")
-    for name in sorted(set(POINTS) - points.keys()):
-        _print(f"never met: {name}")
-    sys.exit(1 if broken else 0)
+    _say(total.describe())
+    sys.exit(1 if total.counts["broken"] else 0)
 
 
-def _print(text: str) -> None:
+def _play_seed(
+    seed: int,
+    rounds: int,
+    until: float | None,
+    say: Callable[[str], None],
+    total: Total,
+    *,
+    sweeps: bool,
+) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        run_fake_gcs() as endpoint,
+        set_up(Path(folder), endpoint, seed, say) as player,
+    ):
+        try:
+            play(player, rounds, until, sweeps=sweeps)
+        except BrokenError as error:
+            total.counts["broken"] += 1
+            _say(f"BROKEN at seed {seed}\n{error}")
+        if not player.disk.is_mounted:
+            _say("NOT COVERED: a full and a read-only disk; to mount one needs root")
+    total.add(player)
+    _say(f"seed {seed}: {player.figures.rounds} rounds, {total.counts['broken']} broken so far")
+
+
+def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def _ignore(text: str) -> None:
+    pass
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ class Player:
     _newest: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MODELS, LAST_GOOD))
     _control: dict[str, Any] = field(default_factory=dict)
     _agent_dies: bool = False
+    _is_killed: bool = False
     _agent_may_refuse: bool = False
     _begun_at: float = field(default_factory=time.monotonic)
 
@@ -235,7 +236,7 @@ class Player:
     def _kill_agent(self) -> None:
         agent = self.stage.agent
         if agent is not None and agent.poll() is None:
-            self._agent_dies = True
+            self._agent_dies = self._is_killed = True
             agent.kill()
 
     def _hang_server(self, seconds: float) -> None:
@@ -266,7 +267,9 @@ class Player:
             if not refused and not (self._agent_dies and agent.returncode == -signal.SIGKILL):
                 raise BrokenError(f"the agent ended by itself with code {agent.returncode}")
             self.figures.kills += not refused
-            self._control.pop("die_at", None)
+            if not self._is_killed:  # else the point is still to come, maybe at the start
+                self._control.pop("die_at", None)
+            self._is_killed = False
             self._say_to_agent()
             time.sleep(_RESTART_SECONDS)
             self._start_agent()
@@ -428,12 +431,17 @@ def set_up(folder: Path, endpoint: str, seed: int, say: Callable[[str], None]) -
         yield player
 
 
-def play(player: Player, rounds: int, until: float | None = None) -> Figures:
-    """Play this many rounds, or until that time of the steady clock; raises BrokenError."""
+def play(
+    player: Player, rounds: int, until: float | None = None, *, sweeps: bool = False
+) -> Figures:
+    """Play this many rounds, or until that time of the steady clock; raises BrokenError.
+
+    `sweeps` kills the agent at each point in turn instead of by chance.
+    """
     dice = Dice(player.seed, has_disk=player.disk.is_mounted)
     try:
         player.begin(dice.wishes, dice.first_point())
-        for item in dice.throw():
+        for item in dice.sweep() if sweeps else dice.throw():
             if item.number > rounds or (until is not None and time.monotonic() > until):
                 break
             player.play(item)

@@ -174,6 +174,26 @@ class Dice:
             paced = tuple((self._random.uniform(0, 0.6) * self.pace, item) for item in actions)
             yield Round(number, paced, self._random.uniform(0.3, 2.5) * self.pace)
 
+    def sweep(self) -> Iterator[Round]:
+        """Yield a round for each point at which the agent can be killed, with what leads there."""
+        for number, point in enumerate(POINTS, 1):
+            ranker = self._with("pin", "ranker", Wish(self._other_than("ranker")))
+            actions: list[Action] = [Kill(point), self._note(ranker)]
+            if "topics" in self.wishes:
+                rest = {m: wish for m, wish in self.wishes.items() if m != "topics"}
+                actions.append(self._note(Change("remove topics", rest)))
+            else:
+                actions.append(self._note(self._with("add", "topics", Wish(self._good()))))
+            speller = self._with("pin", "speller", Wish(self._other_than("speller")))
+            actions += [self._note(speller), Kill()]
+            yield Round(number, tuple((0.5, action) for action in actions), 1.0)
+
+    def _other_than(self, model: str) -> int:
+        """Return a good version that is not the one that is asked for."""
+        there = self.wishes[model].version
+        others = [v for v in range(FIRST_GOOD, LAST_GOOD + 1) if v != there]
+        return self._random.choice(others)
+
     # --- commits ------------------------------------------------------------------------------
 
     def _change(self) -> Action:
