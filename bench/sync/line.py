@@ -8,6 +8,7 @@ request and each new connection, is held for the delay.
 """
 
 import contextlib
+import fcntl
 import os
 import socket
 import sys
@@ -24,13 +25,8 @@ def run_line(port: int, server_port: int, bytes_per_second: float, delay_seconds
     listener = socket.create_server(("127.0.0.1", port), backlog=256)
     while True:
         client, _ = listener.accept()
-        server = socket.create_connection(("127.0.0.1", server_port))
-        for end in (client, server):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        up = (client, server, delay_seconds)
-        down = (server, client, bytes_per_second)
-        threading.Thread(target=_carry_up, args=up, daemon=True).start()
-        threading.Thread(target=_carry_down, args=down, daemon=True).start()
+        ends = (client, server_port, bytes_per_second, delay_seconds)
+        threading.Thread(target=_carry, args=ends, daemon=True).start()
 
 
 def measure_line(port: int, target: str, connections: int, seconds: float) -> float:
@@ -59,6 +55,23 @@ def measure_line(port: int, target: str, connections: int, seconds: float) -> fl
     return sum(counts) / (time.monotonic() - begun)
 
 
+def _carry(
+    client: socket.socket, server_port: int, bytes_per_second: float, delay_seconds: float
+) -> None:
+    try:
+        server = socket.create_connection(("127.0.0.1", server_port))
+    except OSError:
+        client.close()
+        return
+    with client, server:
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        up = threading.Thread(target=_carry_up, args=(client, server, delay_seconds), daemon=True)
+        up.start()
+        _carry_down(server, client, bytes_per_second)
+        up.join()
+
+
 def _carry_up(client: socket.socket, server: socket.socket, delay_seconds: float) -> None:
     with contextlib.suppress(OSError):
         while data := client.recv(65536):
@@ -70,8 +83,6 @@ def _carry_up(client: socket.socket, server: socket.socket, delay_seconds: float
 def _carry_down(server: socket.socket, client: socket.socket, bytes_per_second: float) -> None:
     out, into = os.pipe()
     try:
-        import fcntl
-
         fcntl.fcntl(into, _F_SETPIPE_SZ, _PIPE_BYTES)
         due = time.monotonic()
         while count := os.splice(server.fileno(), into, _PIPE_BYTES):

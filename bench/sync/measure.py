@@ -29,9 +29,9 @@ class Run:
     """One cold sync.
 
     All but `start_cpu_seconds` begins when the command is started, or is told to begin where it is
-    a process that was there before. `seconds` is until the command ended, `durable_seconds` until what it wrote was on the disk:
-    the agent sees to that itself, for its peers the file system is told to (syncfs).
-    `peak_bytes` is of the largest process alone.
+    a process that was there before. `seconds` is until the command ended, `durable_seconds` until
+    what it wrote was on the disk: the agent sees to that itself, for its peers the file system is
+    told to (syncfs). `peak_bytes` is of the largest process alone.
     """
 
     seconds: float

@@ -35,7 +35,7 @@ def describe_machine(folder: Path) -> str:
     )
     return (
         f"{os.cpu_count()} cores of {model}, {memory_gib:.0f} GiB, Linux {platform.release()},"
-        f" {found.stdout.strip() or 'unknown'} file system"
+        f" {found.stdout.split('\n')[0].strip() or 'unknown'} file system"
     )
 
 
@@ -62,7 +62,8 @@ def render_table(case: dict[str, Any]) -> str:
     lines = [
         f"### ({case['key']}) {case['title']}",
         "",
-        "| tool | setting | s to durable | min–max | runs | s to exit | MB/s | CPU s | CPU s to start | peak MiB |",
+        "| tool | setting | s to durable | min–max | runs | s to exit | MB/s | CPU s"
+        " | CPU s to start | peak MiB |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for tool in case["tools"]:
@@ -76,7 +77,7 @@ def render_table(case: dict[str, Any]) -> str:
             f" | {figures['least_seconds']:.2f}–{figures['most_seconds']:.2f}"
             f" | {figures['count']} | {figures['seconds']:.2f}"
             f" | {case['total_bytes'] / 1e6 / figures['durable_seconds']:.0f}"
-            f" | {figures['cpu_seconds']:.2f} | {figures['start_cpu_seconds'] or '':.3}"
+            f" | {figures['cpu_seconds']:.2f} | {figures['start_cpu_seconds']:.2f}"
             f" | {figures['peak_bytes'] / 2**20:.0f} |"
         )
     rates = case["line_bytes_per_second"]
