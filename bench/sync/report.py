@@ -35,7 +35,7 @@ def describe_machine(folder: Path) -> str:
     )
     return (
         f"{os.cpu_count()} cores of {model}, {memory_gib:.0f} GiB, Linux {platform.release()},"
-        f" {found.stdout.split('\n')[0].strip() or 'unknown'} file system"
+        f" {found.stdout.partition(chr(10))[0].strip() or 'unknown'} file system"
     )
 
 
