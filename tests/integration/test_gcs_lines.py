@@ -1,0 +1,381 @@
+"""Lines to Cloud Storage on real sockets: kept ones, odd answers, halts, TLS and proxies."""
+
+import base64
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trustme
+
+from reconciler.sources import gcs_lines
+from reconciler.sources.gcs_lines import BrokenAnswerError, Lines
+from reconciler.sources.source import Halt, HaltedError
+
+DEADLINE_SECONDS = 10
+"""Less than a line waits for an answer by itself."""
+OK = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\nX-Odd:  a:b \r\n\r\nhello"
+
+Talk = Callable[[socket.socket], None]
+"""What the server does with one connection."""
+
+
+@dataclass
+class Server:
+    """A server that does as it is told with one connection after the other."""
+
+    talks: list[Talk]
+    port: int
+    requests: list[bytes] = field(default_factory=list)
+    opened: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def read_request(self, connection: socket.socket) -> bytes:
+        """Return the head of the next request, nothing where the client has gone."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            piece = connection.recv(65536)
+            if not piece:
+                return b""
+            head += piece
+        self.requests.append(head)
+        return head
+
+    def answer(self, *answers: bytes) -> Talk:
+        """Return a talk of one answer for each request, and then the end."""
+
+        def talk(connection: socket.socket) -> None:
+            for answer in answers:
+                if not self.read_request(connection):
+                    return
+                connection.sendall(answer)
+
+        return talk
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server([], listener.getsockname()[1])
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    talk = server.talks[server.opened]
+                    server.opened += 1
+                    with connection, contextlib.suppress(OSError):
+                        talk(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(DEADLINE_SECONDS)
+        assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def open_lines(url: str) -> Iterator[Lines]:
+    lines = Lines(url)
+    try:
+        yield lines
+    finally:
+        lines.close()
+
+
+def get(lines: Lines, target: str = "/x") -> bytes:
+    with lines.get(target, {"Range": "bytes=0-4"}, Halt()) as answer:
+        return b"".join(answer.read_pieces())
+
+
+def test_a_line_is_used_again_for_the_next_request(server: Server) -> None:
+    server.talks = [server.answer(OK, OK)]
+    with open_lines(server.url) as lines:
+        with lines.get("/a?b=c", {"Range": "bytes=0-4"}, Halt()) as answer:
+            assert (answer.status, answer.headers["x-odd"]) == (206, "a:b")
+            assert b"".join(answer.read_pieces()) == b"hello"
+        assert get(lines) == b"hello"
+    assert server.opened == 1
+    host = f"127.0.0.1:{server.port}"
+    expected = f"GET /a?b=c HTTP/1.1\r\nHost: {host}\r\nRange: bytes=0-4\r\n\r\n"
+    assert server.requests[0] == expected.encode()
+
+
+def test_a_line_that_was_closed_meanwhile_costs_no_attempt(server: Server) -> None:
+    server.talks = [server.answer(OK), server.answer(OK)]
+    with open_lines(server.url) as lines:
+        assert get(lines) == b"hello"
+        assert get(lines) == b"hello"
+    assert server.opened == 2
+
+
+def test_a_new_line_that_is_closed_at_once_is_a_failure(server: Server) -> None:
+    server.talks = [server.answer(), server.answer()]
+    with open_lines(server.url) as lines, pytest.raises((BrokenAnswerError, ConnectionError)):
+        get(lines)
+    assert server.opened == 1
+
+
+def test_a_line_that_lay_idle_for_long_is_not_tried(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gcs_lines, "_KEPT_SECONDS", 0.0)
+    server.talks = [server.answer(OK, OK), server.answer(OK)]
+    with open_lines(server.url) as lines:
+        assert get(lines) == get(lines) == b"hello"
+    assert (server.opened, len(server.requests)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 206 P\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.0 206 P\r\nContent-Length: 5\r\n\r\nhello",
+    ],
+    ids=["close", "1.0"],
+)
+def test_a_line_that_ends_with_its_answer_is_not_kept(server: Server, answer: bytes) -> None:
+    server.talks = [server.answer(answer, OK), server.answer(OK)]
+    with open_lines(server.url) as lines:
+        assert get(lines) == get(lines) == b"hello"
+    assert server.opened == 2
+
+
+def test_an_answer_that_was_not_read_to_its_end_takes_its_line_along(server: Server) -> None:
+    server.talks = [server.answer(OK, OK), server.answer(OK)]
+    with open_lines(server.url) as lines:
+        with lines.get("/x", {}, Halt()) as answer:
+            assert answer.status == 206
+        assert get(lines) == b"hello"
+    assert server.opened == 2
+
+
+CHUNKED = b"HTTP/1.1 206 P\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        CHUNKED + b"2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\nX: y\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+        b"HTTP/1.1 206 P\r\n\r\nhello",
+    ],
+    ids=["chunked", "continue", "to the end"],
+)
+def test_other_forms_of_an_answer(server: Server, answer: bytes) -> None:
+    server.talks = [server.answer(answer)]
+    with open_lines(server.url) as lines:
+        assert get(lines) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 206 P\r\nContent-Length: 6\r\n\r\nhello",
+        b"HTTP/1.1 206 P\r\nContent-Le",
+        b"HTTP/1.1 206 P\r\nContent-Length: five\r\n\r\nhello",
+        b"HTTP/1.1 206 P\r\nContent-Length: -5\r\n\r\nhello",
+        CHUNKED + b"5\r\nhello\r\n",
+        CHUNKED + b"9\r\nhello",
+        CHUNKED + b"hello\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 206 P\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
+    ],
+    ids=[
+        "short",
+        "half a head",
+        "no number",
+        "negative",
+        "no last chunk",
+        "half a chunk",
+        "no chunk",
+        "not HTTP",
+        "endless head",
+    ],
+)
+def test_an_answer_that_is_none(server: Server, answer: bytes) -> None:
+    server.talks = [server.answer(answer)]
+    with open_lines(server.url) as lines, pytest.raises((BrokenAnswerError, ConnectionError)):
+        get(lines)
+    assert server.opened == 1
+
+
+def test_a_head_that_comes_letter_by_letter(server: Server) -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server.read_request(connection)
+        for at in range(len(OK)):
+            connection.sendall(OK[at : at + 1])
+
+    server.talks = [drip]
+    with open_lines(server.url) as lines:
+        assert get(lines) == b"hello"
+
+
+def test_a_refusals_text_is_read_only_so_far(server: Server) -> None:
+    head = b"HTTP/1.1 403 F\r\nContent-Length: 1000000\r\n\r\n"
+    server.talks = [server.answer(head + b"x" * 1_000_000)]
+    with open_lines(server.url) as lines, lines.get("/x", {}, Halt()) as answer:
+        assert answer.read_text() == "x" * 64 * 1024
+
+
+# --- halts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sent", [b"", OK[:-2]], ids=["before the answer", "within the answer"])
+def test_a_halt_ends_a_read_that_waits(server: Server, sent: bytes) -> None:
+    waiting = threading.Event()
+
+    def stall(connection: socket.socket) -> None:
+        server.read_request(connection)
+        connection.sendall(sent)
+        waiting.set()
+        connection.settimeout(DEADLINE_SECONDS)
+        connection.recv(1)
+
+    server.talks = [stall]
+    halt = Halt()
+    failures: list[BaseException] = []
+    with open_lines(server.url) as lines:
+
+        def read() -> None:
+            try:
+                with lines.get("/x", {}, halt) as answer:
+                    b"".join(answer.read_pieces())
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        assert waiting.wait(DEADLINE_SECONDS)
+        halt.call()
+        thread.join(DEADLINE_SECONDS)
+        assert not thread.is_alive()
+    assert len(failures) == 1
+
+
+def test_after_a_halt_nothing_is_asked_any_more(server: Server) -> None:
+    server.talks = [server.answer(OK)]
+    halt = Halt()
+    halt.call()
+    with (
+        open_lines(server.url) as lines,
+        pytest.raises(HaltedError),
+        lines.get("/x", {}, halt),
+    ):
+        pass
+    assert server.requests == []
+
+
+def test_a_late_halt_leaves_the_next_read_on_that_line_alone(server: Server) -> None:
+    server.talks = [server.answer(OK, OK)]
+    halt = Halt()
+    with open_lines(server.url) as lines:
+        with lines.get("/x", {}, halt) as answer:
+            assert b"".join(answer.read_pieces()) == b"hello"
+        with lines.get("/x", {}, Halt()) as answer:
+            halt.call()
+            assert b"".join(answer.read_pieces()) == b"hello"
+    assert server.opened == 1
+
+
+# --- TLS and proxies --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secure(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """Have the node trust an authority; return what a server with its certificate needs."""
+    for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+def wrapped(context: ssl.SSLContext, talk: Talk) -> Talk:
+    def talk_securely(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secured:
+            talk(secured)
+
+    return talk_securely
+
+
+def test_tls(server: Server, secure: ssl.SSLContext) -> None:
+    server.talks = [wrapped(secure, server.answer(OK, OK))]
+    with open_lines(f"https://localhost:{server.port}") as lines:
+        assert get(lines) == get(lines) == b"hello"
+    assert server.opened == 1
+
+
+def test_another_names_certificate_is_refused(server: Server, secure: ssl.SSLContext) -> None:
+    server.talks = [wrapped(secure, server.answer(OK))]
+    with (
+        open_lines(f"https://127.0.0.1:{server.port}") as lines,
+        pytest.raises(ssl.SSLCertVerificationError),
+    ):
+        get(lines)
+    assert server.requests == []
+
+
+def test_an_authority_that_nobody_named_is_refused(
+    server: Server, secure: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    server.talks = [wrapped(secure, server.answer(OK))]
+    with (
+        open_lines(f"https://localhost:{server.port}") as lines,
+        pytest.raises(ssl.SSLCertVerificationError),
+    ):
+        get(lines)
+
+
+def test_a_proxy_passes_tls_on_and_never_sees_the_request(
+    server: Server, secure: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://ada:s%40fe@127.0.0.1:{server.port}")
+
+    def tunnel(connection: socket.socket) -> None:
+        server.read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        wrapped(secure, server.answer(OK))(connection)
+
+    server.talks = [tunnel]
+    # Nothing listens there: whoever answers is the proxy.
+    with open_lines("https://localhost:9") as lines:
+        assert get(lines) == b"hello"
+    asked, seen_behind = server.requests
+    assert asked.startswith(b"CONNECT localhost:9 HTTP/1.")
+    login = base64.b64encode(b"ada:s@fe")
+    assert b"Proxy-Authorization: Basic " + login in asked
+    assert b"Proxy-Authorization" not in seen_behind
+
+
+def test_a_host_that_needs_no_proxy_is_reached_without(
+    server: Server, secure: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    server.talks = [wrapped(secure, server.answer(OK))]
+    with open_lines(f"https://localhost:{server.port}") as lines:
+        assert get(lines) == b"hello"
+
+
+@pytest.mark.parametrize("proxy", ["http://ada:s3cret@[bad", "http://ada:s3cret@x:many"])
+def test_a_proxy_without_an_address(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with open_lines("https://localhost:9") as lines, pytest.raises(OSError) as raised:
+        get(lines)
+    assert "HTTPS_PROXY" in str(raised.value)
+    assert "s3cret" not in str(raised.value)
