@@ -94,5 +94,5 @@ def start_logging(log_format: str, handler: logging.Handler | None = None) -> No
         handler.setFormatter(JsonLines() if log_format == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # Libraries say at INFO what we say better, and may put URLs with tokens into it.
-    for name in ("git", "google", "urllib3", "grpc", "uvicorn", "asyncio", "obstore"):
+    for name in ("git", "google", "urllib3", "grpc", "uvicorn", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
