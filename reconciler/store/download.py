@@ -3,8 +3,9 @@
 Every file is cut into chunks; as many workers as there are connections take chunks from all files
 in turn, so that one huge file and ten thousand small ones both fill the line. Small ones are taken
 several at a time, as handing one to a thread costs more than to fetch it. A chunk is written in
-place in a file of the final size, summed up on the way, and noted in the journal. After a kill the
-next run reads back what the journal names and fetches the rest.
+place in a file of the final size, summed up on the way, and noted in the journal, a large one every
+now and then while it comes. After a kill the next run reads back what the journal names and fetches
+the rest: of all that was on its way about as much is lost as one chunk.
 
 A chunk that fails in passing is tried again, with pauses that do not hold a connection. A file
 whose checksum is wrong in the end is fetched once more from the start. Memory is about a buffer or
@@ -26,16 +27,23 @@ from reconciler.files import start_writing
 from reconciler.model import Progress, Snapshot, StoredFile
 from reconciler.sources.source import Halt, HaltedError, Source, TransientReadError
 from reconciler.store.checksum import combine, extend, read_checksum
-from reconciler.store.journal import Chunk, extend_journal, read_journal, start_journal
+from reconciler.store.journal import Chunk, Note, extend_journal, read_journal, start_journal
 from reconciler.store.lanes import Lanes, work_off
 from reconciler.store.layout import gathering_folder
 from reconciler.store.room import Claim
+
+Written = Mapping[tuple[int, int], tuple[int, int]]
+"""Where a chunk starts (file, byte) -> up to where the journal vouches for it, with that crc32c."""
 
 CHUNK_BYTES = 16 * 1024 * 1024
 """One request. Small enough to lose little in a kill, large enough that its latency is lost."""
 
 _BATCH_CHUNKS = 8
 _BATCH_BYTES = 1024 * 1024
+_NOTE_BYTES = 1024 * 1024
+"""What a connection may lose in a kill: by default a chunk's size over its 16 connections."""
+_MOST_NOTES = 16_384
+"""Of a huge version: its journal is read as a whole."""
 _PROGRESS_SECONDS = 0.1
 _FILE_ATTEMPTS = 3
 
@@ -61,7 +69,10 @@ class Download:
         self._claim = claim
         self._on_progress = on_progress
         self._chunk_bytes = chunk_bytes
+        self._note_bytes = max(_NOTE_BYTES, snapshot.size_bytes // _MOST_NOTES)
         self._sums: dict[Chunk, int] = {}
+        self._begun: dict[Chunk, tuple[int, int]] = {}
+        """Chunks of which the beginning is here: up to where, and its crc32c."""
         self._file_sums: dict[int, int] = {}
         self._done_bytes = 0
         self._total_bytes = snapshot.size_bytes
@@ -83,7 +94,7 @@ class Download:
         self._report()
         return files
 
-    async def _gather(self, written: Mapping[Chunk, int]) -> tuple[StoredFile, ...]:
+    async def _gather(self, written: Written) -> tuple[StoredFile, ...]:
         pending = list(range(len(self._snapshot.files)))
         for _ in range(_FILE_ATTEMPTS):
             bring = partial(self._bring, written)
@@ -103,7 +114,7 @@ class Download:
             "ChecksumMismatch",
         )
 
-    def _prepare(self) -> Mapping[Chunk, int]:
+    def _prepare(self) -> Written:
         """Make all folders; return the chunks that the journal vouches for."""
         self._files.mkdir(parents=True, exist_ok=True)
         journal = read_journal(self._staging)
@@ -121,7 +132,8 @@ class Download:
                     os.ftruncate(descriptor, file.size_bytes)
                 finally:
                     os.close(descriptor)
-        return journal.chunks if journal else {}
+        noted = journal.chunks.items() if journal else ()
+        return {(chunk.file, chunk.start): (chunk.end, crc) for chunk, crc in noted}
 
     def _cut(self, indexes: list[int]) -> Iterator[Chunk]:
         for index in indexes:
@@ -129,7 +141,7 @@ class Download:
             for start in range(0, size, self._chunk_bytes):
                 yield Chunk(index, start, min(start + self._chunk_bytes, size))
 
-    async def _bring(self, written: Mapping[Chunk, int], batch: list[Chunk]) -> None:
+    async def _bring(self, written: Written, batch: list[Chunk]) -> None:
         """Take chunks from the disk if they are there intact, else from the source."""
         if written:
             batch = await self._lanes.run(self._read_back, written, batch)
@@ -152,16 +164,21 @@ class Download:
                     ) from error
                 await asyncio.sleep(patience.delay_seconds(attempt))
 
-    def _read_back(self, written: Mapping[Chunk, int], batch: list[Chunk]) -> list[Chunk]:
-        """Return the chunks that are not on the disk as the journal says."""
+    def _read_back(self, written: Written, batch: list[Chunk]) -> list[Chunk]:
+        """Return the chunks that are not, or not wholly, on the disk as the journal says."""
         missing = []
         for chunk in batch:
-            crc = written.get(chunk)
-            if crc is None or crc != read_checksum(self._path(chunk), chunk.start, chunk.end):
+            end, crc = written.get((chunk.file, chunk.start), (chunk.start, 0))
+            is_there = chunk.start < end <= chunk.end
+            if not is_there or crc != read_checksum(self._path(chunk), chunk.start, end):
                 missing.append(chunk)
-            else:
+                continue
+            self._count(end - chunk.start)
+            if end == chunk.end:
                 self._sums[chunk] = crc
-                self._count(chunk.end - chunk.start)
+            else:
+                self._begun[chunk] = (end, crc)
+                missing.append(chunk)
         return missing
 
     def _copy(self, pending: deque[Chunk], halt: Halt) -> None:
@@ -175,20 +192,22 @@ class Download:
                 chunk = pending[0]
                 size_bytes = self._snapshot.files[chunk.file].size_bytes
                 is_whole = chunk.end - chunk.start == size_bytes
-                descriptor = _open_file(self._path(chunk), is_new=is_whole)
+                is_new = is_whole and chunk not in self._begun
+                descriptor = _open_file(self._path(chunk), is_new=is_new)
                 try:
-                    self._sums[chunk] = self._copy_chunk(chunk, descriptor, halt)
+                    self._sums[chunk] = self._copy_chunk(chunk, descriptor, halt, note)
                 finally:
                     os.close(descriptor)
                 note(chunk, self._sums[chunk])
                 pending.popleft()
 
-    def _copy_chunk(self, chunk: Chunk, descriptor: int, halt: Halt) -> int:
-        """Write a chunk to an open file and return its checksum."""
+    def _copy_chunk(self, chunk: Chunk, descriptor: int, halt: Halt, note: Note) -> int:
+        """Write a chunk, or what is missing of it, to an open file; return its whole checksum."""
         file = self._snapshot.files[chunk.file]
-        crc, offset = 0, chunk.start
+        begin, crc = self._begun.get(chunk, (chunk.start, 0))
+        offset = noted = begin
         try:
-            pieces = self._source.read(self._snapshot, file, chunk.start, chunk.end, halt)
+            pieces = self._source.read(self._snapshot, file, begin, chunk.end, halt)
             with closing(pieces):
                 for piece in pieces:
                     if offset + len(piece) > chunk.end:
@@ -198,6 +217,9 @@ class Download:
                     _write(descriptor, offset, piece)
                     offset += len(piece)
                     self._count(len(piece), are_new=True)
+                    if noted + self._note_bytes <= offset < chunk.end:
+                        note(Chunk(chunk.file, chunk.start, offset), crc)
+                        noted = offset
             halt.check()
             if offset < chunk.end:
                 raise TransientReadError(
@@ -208,8 +230,9 @@ class Download:
                 # The disk is busy while the line is, so that little is left for fsync to wait for.
                 start_writing(descriptor, chunk.start, offset - chunk.start)
         except BaseException:
-            self._count(chunk.start - offset, are_new=True)
+            self._count(begin - offset, are_new=True)
             raise
+        self._begun.pop(chunk, None)
         return crc
 
     def _forget(self, indexes: list[int]) -> None:

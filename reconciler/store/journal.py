@@ -26,6 +26,10 @@ class Chunk:
     end: int
 
 
+Note = Callable[[Chunk, int], None]
+"""Notes a chunk with its crc32c."""
+
+
 @dataclass(frozen=True, slots=True)
 class Journal:
     """What a staging folder's journal says: the snapshot's digest and each chunk's crc32c."""
@@ -45,10 +49,11 @@ def start_journal(staging: Path, digest: str) -> None:
 
 
 @contextmanager
-def extend_journal(staging: Path) -> Iterator[Callable[[Chunk, int], None]]:
-    """Yield what notes that a chunk has been written, with its crc32c.
+def extend_journal(staging: Path) -> Iterator[Note]:
+    """Yield what notes that a chunk, or the beginning of one, has been written, with its crc32c.
 
-    Of two notes on one chunk the later counts. Several threads may each have the journal open.
+    Of two notes on one chunk, by where it starts, the later counts. Several threads may each have
+    the journal open.
     """
     descriptor = os.open(staging / _NAME, os.O_WRONLY | os.O_APPEND)
     try:
@@ -74,11 +79,11 @@ def read_journal(staging: Path) -> Journal | None:
         digest = str(json.loads(head)["digest"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    chunks: dict[Chunk, int] = {}
+    latest: dict[tuple[int, int], tuple[Chunk, int]] = {}
     for line in lines:
         try:
             file, start, end, crc = map(int, line.split(" "))
         except ValueError:
             continue
-        chunks[Chunk(file, start, end)] = crc
-    return Journal(digest, chunks)
+        latest[file, start] = Chunk(file, start, end), crc
+    return Journal(digest, dict(latest.values()))
