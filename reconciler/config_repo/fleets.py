@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from reconciler.config_repo.assemble import File, Fleet, assemble
+from reconciler.config_repo.assemble import File, Fleet, Pairs, assemble
 from reconciler.config_repo.documents import Broken, Document, DocumentCache, parse_document
 from reconciler.config_repo.layout import Kind, Place, belongs, locate
 from reconciler.config_repo.objects import decode_path
 from reconciler.config_repo.tree import Blob, Survey, survey
 from reconciler.config_repo.yaml_text import MAX_TEXT_BYTES, Mistake
 from reconciler.errors import ConfigError
+from reconciler.planning.placement import Holders
 
 
 class Objects(Protocol):
@@ -34,6 +35,10 @@ class FleetReader:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._cache = DocumentCache()
+        self._files: dict[str, File] = {}
+        """The files that were read last, by their path."""
+        self._pairs: Pairs = {}
+        self._holders: Holders = {}
 
     def read(self, commit_id: str, good: Mapping[str, str] | None = None) -> Fleet:
         """Return what is in force at a commit; `good` has the blob id of each last good text.
@@ -41,27 +46,45 @@ class FleetReader:
         Raises GitError when the commit cannot be read, ConfigError when it holds far too much.
         """
         found = survey(self._objects.read_tree(commit_id))
-        contents = {**self._read_documents(found), **found.unreadable}
-        ids = {path: blob.id for path, blob in found.readable.items()}
-        files = [
-            File(path, place, ids.get(path, ""), contents[path])
-            for path, place in found.places.items()
-        ]
+        self._take_up(found)
         known = good or {}
 
         def recall(path: str) -> Document | None:
             return self._recall(path, known[path])
 
-        return assemble(files, found.problems, known, recall)
+        files = self._files.values()
+        return assemble(files, found.problems, known, recall, self._pairs, self._holders)
 
-    def _read_documents(self, found: Survey) -> dict[str, Document | Broken]:
-        keys = {path: (found.places[path].kind, blob.id) for path, blob in found.readable.items()}
+    def _take_up(self, found: Survey) -> None:
+        """Read the files that are others than last time; what did not change stays the same."""
+        readable, before = found.readable, self._files
+        changed = {
+            path: blob
+            for path, blob in readable.items()
+            if path not in before or before[path].blob_id != blob.id
+        }
+        contents = {**self._read_documents(found, changed), **found.unreadable}
+        self._files = {
+            path: File(path, place, readable[path].id if path in readable else "", contents[path])
+            if path in contents
+            else before[path]
+            for path, place in found.places.items()
+        }
+        for path in self._pairs.keys() - self._files.keys():
+            del self._pairs[path]
+        for path in self._holders.keys() - self._files.keys():
+            del self._holders[path]
+
+    def _read_documents(
+        self, found: Survey, wanted_blobs: Mapping[str, Blob]
+    ) -> dict[str, Document | Broken]:
+        keys = {path: (found.places[path].kind, blob.id) for path, blob in wanted_blobs.items()}
         documents: dict[tuple[Kind, str], Document | Broken] = {}
         for key in keys.values():
             if (cached := self._cache.get(*key)) is not None:
                 documents[key] = cached
         missing = {
-            blob.id: blob for path, blob in found.readable.items() if keys[path] not in documents
+            blob.id: blob for path, blob in wanted_blobs.items() if keys[path] not in documents
         }
         wanted = set(keys.values()) - documents.keys()
         for blob, data in self._objects.read_blobs(missing.values()):

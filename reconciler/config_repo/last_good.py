@@ -41,7 +41,7 @@ class LastGood:
         content = {"origin": self._origin, "good": dict(sorted(blob_ids.items()))}
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._file, json.dumps(content, indent=1).encode())
+            write_atomically(self._file, json.dumps(content).encode())
         except OSError as error:
             # A full disk must not keep a commit from being followed; the next one tries again.
             self._is_saved = False

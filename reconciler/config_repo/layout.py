@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
+from functools import lru_cache
 
 GROUP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -46,6 +47,7 @@ class Misplaced:
     message: str
 
 
+@lru_cache(maxsize=65_536)
 def locate(path: str) -> Place | Misplaced | None:
     """Return what the file at `path` is; None where it is none of the reconciler's business."""
     parts = path.split("/")

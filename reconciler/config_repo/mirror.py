@@ -33,7 +33,7 @@ from reconciler.config_repo.git_errors import (
     git_error,
     redact,
 )
-from reconciler.config_repo.objects import Objects
+from reconciler.config_repo.objects import Entries, Objects
 from reconciler.config_repo.private_git import REMOTE, MirrorSettings, PrivateGit
 from reconciler.config_repo.tree import Blob
 from reconciler.errors import DeadlineError, GitError
@@ -75,6 +75,7 @@ class Mirror:
         self._pack_not_before_seconds = -float("inf")
         self._is_suspect = False
         self._is_swept = False
+        self._entries: Entries = {}
         self._lock = RLock()
 
     @property
@@ -124,7 +125,7 @@ class Mirror:
         there are far too many files.
         """
         with self.objects() as objects:
-            return objects.list_tree(commit_id, self._settings.folder)
+            return objects.list_tree(commit_id, self._settings.folder, self._entries)
 
     def read_blobs(self, blobs: Iterable[Blob]) -> Iterator[tuple[Blob, bytes]]:
         """Yield each blob with its bytes, in batches that bound the memory.

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from reconciler.config_repo.git_errors import (
     DEADLINE_EXCEEDED,
@@ -29,6 +30,10 @@ _MAX_SUBJECT_CHARACTERS = 500
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}")
 _COMMIT_FIELDS = "%(objectname)%00%(authorname)%00%(committerdate:unix)%00%(subject)"
 _LOG_FIELDS = ("%H", "%an", "%ct", "%s")
+
+
+Entries: TypeAlias = dict[bytes, tuple[str, Blob]]
+"""A line of git's about one file -> its path and what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +67,12 @@ class Objects:
         )
         return Commit(commit_id, author, subject, parse_time(time_seconds))
 
-    def list_tree(self, commit_id: str, folder: str) -> dict[str, Blob]:
+    def list_tree(
+        self, commit_id: str, folder: str, known: Entries | None = None
+    ) -> dict[str, Blob]:
         """Return every file below `folder` in a commit, by its path from there.
+
+        `known` keeps the entries of this commit for the next one, which mostly has the same.
 
         Raises GitError when the folder is not there, ConfigError when it holds far too much.
         """
@@ -83,8 +92,12 @@ class Objects:
                 f"the config repo has {len(entries):,} files, more than the {_MAX_ENTRIES:,} that"
                 " are looked at; put the config into a folder and name it by RECONCILER_PATH"
             )
-        tree = {}
+        before = {} if known is None else known.copy()
+        after: Entries = {}
         for entry in entries:
+            if entry in before:
+                after[entry] = before[entry]
+                continue
             attributes, _, raw_path = entry.partition(b"\t")
             mode, kind, blob_id, size = attributes.decode().split()
             if kind == "blob" and not size.isdecimal():
@@ -92,8 +105,11 @@ class Objects:
             is_file = kind == "blob" and mode.startswith("100")
             size_bytes = int(size) if size.isdecimal() else 0
             path = decode_path(raw_path)
-            tree[path.removeprefix(prefix)] = Blob(blob_id, size_bytes, is_file)
-        return tree
+            after[entry] = path.removeprefix(prefix), Blob(blob_id, size_bytes, is_file)
+        if known is not None:
+            known.clear()
+            known.update(after)
+        return dict(after.values())
 
     def read(self, blob_ids: Sequence[str]) -> dict[str, bytes]:
         """Return the bytes of those blobs that are there."""

@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from reconciler.model import Deployment, Group
 
@@ -33,9 +34,25 @@ class Placement:
     """Node -> paths of the deployments that it holds."""
 
 
-def place_all(deployments: Iterable[Deployment], group: Group) -> Placement:
-    """Return where the group's deployments are."""
-    holders = {item.path: find_holders(item, group) for item in deployments}
+Holders: TypeAlias = dict[str, tuple[Deployment, Group, tuple[str, ...]]]
+"""Path of a deployment -> itself, its group, and who was found to hold it in that."""
+
+
+def place_all(
+    deployments: Iterable[Deployment], group: Group, known: Holders | None = None
+) -> Placement:
+    """Return where the group's deployments are.
+
+    `known` keeps what was found for the next time: of the same deployment in the same group it is
+    the same again.
+    """
+    known = {} if known is None else known
+    holders = {}
+    for item in deployments:
+        found = known.get(item.path)
+        if found is None or found[0] is not item or found[1] is not group:
+            found = known[item.path] = item, group, find_holders(item, group)
+        holders[item.path] = found[2]
     held: dict[str, set[str]] = {}
     for path, nodes in holders.items():
         for node in nodes:
