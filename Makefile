@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test check format unit integration conformance e2e swarm protocol system-packages docker-packages \
-  clean
+  chaos fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/reconciler demo $(ARGS)
@@ -24,6 +24,16 @@ format: $(VENV)/.test
 
 unit integration conformance e2e swarm: $(VENV)/.test
 	$(BIN)/python -m pytest tests/$@ $(ARGS)
+
+# For as long as one likes; what breaks says how to repeat it (docs/reliability.md).
+SEED ?= 1
+ROUNDS ?= 40
+SECONDS ?= 600
+chaos: $(VENV)/.test
+	$(BIN)/python -m tests.chaos --seed $(SEED) --rounds $(ROUNDS) $(ARGS)
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz --seed $(SEED) --seconds $(SECONDS) $(ARGS)
 
 protocol: $(VENV)/.test
 	$(BIN)/python -m reconciler.serving.protocol.generate

@@ -64,6 +64,8 @@ class Judge:
                 self.points[entry["point"]] += 1
             elif "died_at" in entry:
                 self.deaths[entry["died_at"]] += 1
+            elif "touched" in entry:
+                raise BrokenError(f"{entry['touched']} was changed where the server reads it")
             else:
                 self.removed += 1
                 _check_removal(entry, wanted)

@@ -32,6 +32,8 @@ from typing import Any
 _PATHS = {"os.rename": (0, 1), "os.link": (0, 1), "os.remove": (0,), "os.mkdir": (0,)}
 _PATHS |= {"os.rmdir": (0,), "os.chmod": (0,), "os.truncate": (0,)}
 _FOLDER_DESCRIPTOR = {"os.remove": 1, "os.rmdir": 1, "os.mkdir": 2, "os.rename": 2}
+_TOUCHES = ("open", "os.remove", "os.rmdir", "os.truncate", "os.write", "os.pwrite")
+"""What must never happen to anything within an installed version."""
 _WRITES = os.O_WRONLY | os.O_RDWR
 _CONTROL_SECONDS = 0.02
 _ANSWER_SECONDS = 5.0
@@ -117,6 +119,8 @@ class Luck:
         if point not in self._met:
             self._met.add(point)
             self.note({"point": point})
+        if event in _TOUCHES and names[0].startswith("models/M/V/"):
+            self.note({"touched": paths[0]})
         said = self._said
         if said.get("die_at") == point:
             self.note({"died_at": point})
