@@ -23,24 +23,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.parts import (
-    GROUP,
     ScriptedServer,
     ask,
-    install,
-    make_snapshot,
-    name_model,
+    lay_out,
+    make_environment,
     read_metric,
     read_usage,
     run_agent,
     serve_models,
     wait_until,
-    write_deployment,
 )
 from reconciler.demo.services import Services, free_port, start_bucket
-from tests.gitserver import ConfigRemote, serve_http
+from tests.gitserver import serve_http
 
-_BUCKET = "models"
-_START_SECONDS = 180.0
+_START_SECONDS = 600.0
 _CALM_SECONDS = 10.0
 _GOALS = {1000: (20.0, 100), 10_000: (100.0, 200)}
 _TICKS = "reconciler_tick_duration_seconds_count"
@@ -66,15 +62,7 @@ class Run:
 
 def measure(folder: Path, deployments: int, runs: int, seconds: float) -> list[Run]:
     """Return the stretches of one node."""
-    remote = ConfigRemote(folder)
-    files = dict(GROUP)
-    models_dir = folder / "models"
-    for number in range(deployments):
-        model = name_model(number)
-        files |= write_deployment(_BUCKET, model, 1, has_lock=number % 2 == 0)
-        install(models_dir, make_snapshot(_BUCKET, model, 1), model)
-    remote.commit(files, "Serve everything")
-    (folder / "buckets" / _BUCKET).mkdir(parents=True)
+    lay_out(folder, deployments)
     server, serving_port, port = ScriptedServer(), free_port(), free_port()
     with (
         Services(folder) as services,
@@ -82,15 +70,7 @@ def measure(folder: Path, deployments: int, runs: int, seconds: float) -> list[R
         serve_models(server, serving_port),
     ):
         bucket = start_bucket(services, folder / "buckets")
-        environment = {
-            "STORAGE_EMULATOR_HOST": bucket,
-            "RECONCILER_REPO": git.url,
-            "RECONCILER_NODE": "node",
-            "RECONCILER_MODELS_DIR": str(models_dir),
-            "RECONCILER_STATE_DIR": str(folder / "state"),
-            "RECONCILER_SERVING": f"127.0.0.1:{serving_port}",
-            "RECONCILER_LISTEN": f"127.0.0.1:{port}",
-        }
+        environment = make_environment(folder, git.url, serving_port, port, bucket)
         with run_agent(folder, environment) as agent:
 
             def is_at_rest() -> bool:

@@ -34,7 +34,9 @@ from reconciler.serving.protocol.control_pb2 import (
 from reconciler.serving.protocol.methods import GET_MODEL_STATUS, RELOAD_CONFIG
 from reconciler.store.layout import manifest_file, version_folder
 from reconciler.store.manifest import Manifest
+from tests.gitserver import ConfigRemote
 
+BUCKET = "models"
 GROUP = {"groups/g.yaml": "nodes: [node]\n"}
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _AVAILABLE = 30
@@ -95,6 +97,37 @@ def install(models_dir: Path, snapshot: Snapshot, model: str) -> None:
             }
         )
     )
+
+
+def lay_out(folder: Path, deployments: int) -> ConfigRemote:
+    """Make the repository, the models and the bucket's folder of a node that serves version 1.
+
+    Half of the deployments are locked, half are pinned.
+    """
+    remote = ConfigRemote(folder)
+    files = dict(GROUP)
+    for number in range(deployments):
+        model = name_model(number)
+        files |= write_deployment(BUCKET, model, 1, has_lock=number % 2 == 0)
+        install(folder / "models", make_snapshot(BUCKET, model, 1), model)
+    remote.commit(files, "Serve everything")
+    (folder / "buckets" / BUCKET).mkdir(parents=True)
+    return remote
+
+
+def make_environment(
+    folder: Path, repo: str, serving_port: int, status_port: int, bucket: str
+) -> dict[str, str]:
+    """Return the settings of that node's agent; all others are the defaults."""
+    return {
+        "STORAGE_EMULATOR_HOST": bucket,
+        "RECONCILER_REPO": repo,
+        "RECONCILER_NODE": "node",
+        "RECONCILER_MODELS_DIR": str(folder / "models"),
+        "RECONCILER_STATE_DIR": str(folder / "state"),
+        "RECONCILER_SERVING": f"127.0.0.1:{serving_port}",
+        "RECONCILER_LISTEN": f"127.0.0.1:{status_port}",
+    }
 
 
 @dataclass
