@@ -14,11 +14,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.bucket import run_fake_gcs
 from tests.chaos.judge import BrokenError
-from tests.chaos.play import Player, play, set_up
+from tests.chaos.play import Figures, Player, play, set_up
 from tests.chaos.points import POINTS
 
 
@@ -84,27 +85,24 @@ def main() -> None:
     parser.add_argument("--sweep", action="store_true", help="kill at every named point in turn")
     parser.add_argument("--quiet", action="store_true", help="say only what it came to")
     options = parser.parse_args()
-    until = time.monotonic() + 60 * options.minutes if options.minutes else None
-    rounds = len(POINTS) if options.sweep else options.rounds
-    say = _ignore if options.quiet else _say
-    seed, total = options.seed, Total()
-    while True:
-        _play_seed(seed, rounds, until, say, total, sweeps=options.sweep)
-        seed += 1
-        if until is None or time.monotonic() > until:
-            break
+    total, say = Total(), _ignore if options.quiet else _say
+    if options.sweep:
+        _run(options.seed, say, total, lambda player: play(player, len(POINTS), sweeps=True))
+        for point in sorted(set(POINTS) - total.deaths.keys()):
+            # On an empty machine the agent does what it never does again.
+            _run(options.seed, say, total, partial(play, rounds=0, die_first_at=point))
+    else:
+        seed = options.seed
+        until = time.monotonic() + 60 * options.minutes if options.minutes else None
+        while seed == options.seed or (until is not None and time.monotonic() < until):
+            _run(seed, say, total, partial(play, rounds=options.rounds, until=until))
+            seed += 1
     _say(total.describe())
     sys.exit(1 if total.counts["broken"] else 0)
 
 
-def _play_seed(
-    seed: int,
-    rounds: int,
-    until: float | None,
-    say: Callable[[str], None],
-    total: Total,
-    *,
-    sweeps: bool,
+def _run(
+    seed: int, say: Callable[[str], None], total: Total, play_on: Callable[[Player], Figures]
 ) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -112,7 +110,7 @@ def _play_seed(
         set_up(Path(folder), endpoint, seed, say) as player,
     ):
         try:
-            play(player, rounds, until, sweeps=sweeps)
+            play_on(player)
         except BrokenError as error:
             total.counts["broken"] += 1
             _say(f"BROKEN at seed {seed}\n{error}")

@@ -432,15 +432,21 @@ def set_up(folder: Path, endpoint: str, seed: int, say: Callable[[str], None]) -
 
 
 def play(
-    player: Player, rounds: int, until: float | None = None, *, sweeps: bool = False
+    player: Player,
+    rounds: int,
+    until: float | None = None,
+    *,
+    die_first_at: str = "",
+    sweeps: bool = False,
 ) -> Figures:
     """Play this many rounds, or until that time of the steady clock; raises BrokenError.
 
-    `sweeps` kills the agent at each point in turn instead of by chance.
+    `die_first_at` is where the agent is killed when it first starts, by default somewhere; `sweeps`
+    kills it at each point in turn afterwards, instead of by chance.
     """
     dice = Dice(player.seed, has_disk=player.disk.is_mounted)
     try:
-        player.begin(dice.wishes, dice.first_point())
+        player.begin(dice.wishes, die_first_at or dice.first_point())
         for item in dice.sweep() if sweeps else dice.throw():
             if item.number > rounds or (until is not None and time.monotonic() > until):
                 break
