@@ -419,6 +419,8 @@ class Agent:
             return True
         if self._hands.busy or newest.in_motion or not self.watches.answered:
             return False
+        if self._looking is not None:
+            return False  # of thousands of models not all have been asked for yet
         if any(o.reason == SERVER_UNREACHABLE for o in newest.outcomes):
             return passed_seconds > _SERVER_PATIENCE_SECONDS
         is_settling = newest.relist and any(o.phase is Phase.DEPLOYING for o in newest.outcomes)

@@ -1,0 +1,109 @@
+"""How long the command takes to start: its help, and an agent until its first plan.
+
+    python -m bench.startup [--runs 7] [--deployments 1000] [--json FILE]
+
+The agent has been running on this node before: its mirror, its memory and its models are there.
+The clock runs from the start of the process until /metrics counts the first tick that planned. It
+is measured with everything in reach, and with git, bucket and model server gone.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.parts import (
+    ScriptedServer,
+    ask,
+    lay_out,
+    make_environment,
+    run_agent,
+    serve_models,
+    wait_until,
+)
+from reconciler.demo.services import Services, free_port, start_bucket
+from tests.gitserver import serve_http
+
+_START_SECONDS = 300.0
+_GOALS_SECONDS = {"--help": 0.15, "first plan": 1.0, "first plan, all else gone": 1.0}
+_COMMAND = (sys.executable, "-m", "reconciler.cli.main")
+
+
+def measure_help(runs: int) -> list[float]:
+    """Return the seconds of each `reconciler --help`."""
+    found = []
+    for _ in range(runs):
+        begun_at = time.perf_counter()
+        subprocess.run([*_COMMAND, "--help"], check=True, capture_output=True, timeout=60)
+        found.append(time.perf_counter() - begun_at)
+    return found
+
+
+def measure_run(folder: Path, environment: Mapping[str, str], port: int) -> float:
+    """Return the seconds until an agent has made its first plan."""
+    begun_at = time.perf_counter()
+    with run_agent(folder, environment):
+        wait_until(lambda: has_planned(port), "the first plan", _START_SECONDS)
+        return time.perf_counter() - begun_at
+
+
+def has_planned(port: int) -> bool:
+    """Tell whether the agent has planned for a commit."""
+    response = ask(port, "/readyz")
+    return response is not None and response.is_success
+
+
+def measure(folder: Path, deployments: int, runs: int) -> dict[str, list[float]]:
+    """Return the seconds of all that is measured."""
+    lay_out(folder, deployments)
+    serving_port, port = free_port(), free_port()
+    found: dict[str, list[float]] = {"--help": measure_help(runs)}
+    with (
+        Services(folder) as services,
+        serve_http(folder) as git,
+        serve_models(ScriptedServer(), serving_port),
+    ):
+        bucket = start_bucket(services, folder / "buckets")
+        environment = make_environment(folder, git.url, serving_port, port, bucket)
+        with run_agent(folder, environment):
+            wait_until(lambda: _is_settled(port), "convergence", _START_SECONDS)
+        found["first plan"] = [measure_run(folder, environment, port) for _ in range(runs)]
+    found["first plan, all else gone"] = [
+        measure_run(folder, environment, port) for _ in range(runs)
+    ]
+    return found
+
+
+def _is_settled(port: int) -> bool:
+    response = ask(port, "/status")
+    status = response.json() if response and response.is_success else {}
+    return bool(status.get("applied"))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--deployments", type=int, default=1000)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        found = measure(Path(name), options.deployments, options.runs)
+    print(f"| start, {options.deployments:,} deployments | median (spread) | goal |")
+    print("|---|---|---|")
+    for what, seconds in found.items():
+        print(
+            f"| {what} | {statistics.median(seconds):.2f} s"
+            f" ({min(seconds):.2f} to {max(seconds):.2f}) | {_GOALS_SECONDS[what]:g} s |"
+        )
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
