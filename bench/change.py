@@ -23,11 +23,10 @@ from unittest.mock import patch
 
 from bench.parts import (
     BUCKET,
-    ScriptedServer,
     lay_out,
     make_environment,
     name_model,
-    serve_models,
+    serve_models_beside,
     write_deployment,
 )
 from reconciler.agent import Agent
@@ -70,19 +69,25 @@ class GitTime:
 async def measure(folder: Path, deployments: int, changes: int) -> list[dict[str, float]]:
     """Return what each change took, in milliseconds."""
     remote = lay_out(folder, deployments)
-    server, serving_port = ScriptedServer(), free_port()
+    serving_port = free_port()
     with (
         Services(folder) as services,
         serve_http(folder) as git,
-        serve_models(server, serving_port),
+        serve_models_beside(serving_port),
     ):
         bucket = start_bucket(services, folder / "buckets")
         environment = make_environment(folder, git.url, serving_port, free_port(), bucket)
         os.environ["STORAGE_EMULATOR_HOST"] = bucket
         agent = Agent(load_settings({}, {**os.environ, **environment}))
-        if not await agent.run_once(_START_SECONDS):
-            raise SystemExit("the node did not converge")
         connection = asyncio.create_task(agent._client.watch_connection())
+        await agent.start()
+        await agent.watches.fetch_git()
+        deadline = time.monotonic() + _START_SECONDS
+        while agent.plan is None or not agent.plan.converged:
+            await agent.tick()
+            if time.monotonic() > deadline:
+                raise SystemExit("the node did not converge")
+            await asyncio.sleep(0.1)
         results = []
         for number in range(changes):
             await agent.tick()

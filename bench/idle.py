@@ -23,18 +23,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.parts import (
-    ScriptedServer,
     ask,
     lay_out,
     make_environment,
     read_metric,
     read_usage,
     run_agent,
-    serve_models,
     wait_until,
 )
 from reconciler.demo.services import Services, free_port, start_bucket
 from tests.gitserver import serve_http
+from tests.scriptedserver import ScriptedServer, serve_models
 
 _START_SECONDS = 600.0
 _CALM_SECONDS = 10.0

@@ -18,16 +18,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.parts import (
-    ScriptedServer,
     ask,
     lay_out,
     make_environment,
     run_agent,
-    serve_models,
     wait_until,
 )
 from reconciler.demo.services import Services, free_port, start_bucket
 from tests.gitserver import serve_http
+from tests.scriptedserver import ScriptedServer, serve_models
 
 _START_SECONDS = 300.0
 _GOALS_SECONDS = {"--help": 0.15, "first plan": 1.0, "first plan, all else gone": 1.0}

@@ -1,21 +1,34 @@
 """What a plan takes over from the one before: it comes to the same, and costs no thought."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.model import Ask, Deployment, LocalVersion, Outcome, Problem, State, Unavailable
+from reconciler.model import (
+    Ask,
+    Condition,
+    Deployment,
+    LocalVersion,
+    Outcome,
+    Pause,
+    Problem,
+    Progress,
+    State,
+    Unavailable,
+)
 from reconciler.planning.events import Fetched, FetchFailed, Reloaded, fold
 from reconciler.planning.goals import Target
-from reconciler.planning.memory import Memory
+from reconciler.planning.memory import Memory, back_off
 from reconciler.planning.outcome import Sight, describe
 from reconciler.planning.plan import plan
+from reconciler.planning.rest import LONGEST_SECONDS, Rest, find_rest, goes_on, note_look
 from reconciler.planning.steps import Configure, Plan, World
-from reconciler.policy import Policy
+from reconciler.policy import Freeze, Policy
 from tests.unit.worlds import (
     LIMITS,
     NOW,
@@ -128,13 +141,24 @@ class Play:
     memory: Memory
     now: float = NOW
     made: Plan | None = None
-    rested: int = field(default=0)
+    rested: int = 0
+    rest: Rest | None = None
+    looks_saved: int = 0
 
     def look(self) -> None:
         """Plan both ways."""
         last = self.made.calm if self.made else None
         made = plan(self.world, self.memory, LIMITS, self.now, last)
         assert made == plan(self.world, self.memory, LIMITS, self.now)
+        if self.rest and goes_on(self.rest, self.world, self.memory, self.now):
+            self.looks_saved += 1
+            assert not made.steps
+            assert self.made is not None
+            assert made.outcomes == self.made.outcomes
+            assert made.removals == self.made.removals
+            assert made.conditions == self.made.conditions
+            assert made.memory == note_look(self.rest, self.now).memory
+        self.rest = find_rest(self.world, made, self.now)
         self.rested += len(made.calm.models)
         self.made, self.memory = made, made.memory
 
@@ -282,3 +306,99 @@ def test_the_plan_before_saves_work_and_changes_nothing(
         event(play)
         play.now += seconds
         play.look()
+        play.now += 0.1
+        play.look()
+
+
+# --- when no plan is made at all ------------------------------------------------------------
+
+
+def test_a_node_at_rest_needs_no_plan_until_something_or_some_time_has_passed() -> None:
+    world, memory = resting_world()
+    made = plan(world, memory, LIMITS, NOW)
+    rest = find_rest(world, made, NOW)
+    assert rest is not None
+    assert goes_on(rest, world, made.memory, NOW + 2)
+    other_room = replace(world, local=replace(world.local, free_bytes=1), wall_seconds=7.0)
+    assert goes_on(rest, other_room, made.memory, NOW + 2)
+    assert not goes_on(rest, world, made.memory, NOW + LONGEST_SECONDS)
+    seen = note_look(rest, NOW + 2)
+    assert goes_on(seen, world, seen.memory, NOW + 4)
+    assert seen.memory.seen_at == NOW + 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"desired": desired(deployment("a", 2))},
+        {"available": available(listing("a", 1))},
+        {"local": local({"a": [1]})},
+        {"served": served({"a": {1: UP}})},
+        {"served": Unavailable("ServerSilent", "has not answered yet")},
+        {"restart_config": {}},
+        {"git_trouble": Unavailable("Timeout", "no answer")},
+        {"fetching": {("a", 2): Progress(0, 9)}},
+        {"pause": Pause("by hand", 1e12)},
+        {"peers": {"other": Unavailable("NoAddress", "nobody knows")}},
+        {"namesake": Unavailable("NameTaken", "another agent")},
+        {"supervised": Condition("ServerSupervised", False, "Gone", "no container")},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_is_other_than_before_is_planned_for(change: dict[str, Any]) -> None:
+    world, memory = resting_world()
+    made = plan(world, memory, LIMITS, NOW)
+    rest = find_rest(world, made, NOW)
+    assert rest is not None
+    assert not goes_on(rest, replace(world, **change), made.memory, NOW + 1)
+
+
+def test_an_event_ends_the_rest() -> None:
+    world, memory = resting_world()
+    made = plan(world, memory, LIMITS, NOW)
+    rest = find_rest(world, made, NOW)
+    assert rest is not None
+    failed = FetchFailed("a", 2, "d", "ReadFailed", "no")
+    assert not goes_on(rest, world, fold(made.memory, failed, NOW), NOW + 1)
+
+
+def test_a_beginning_freeze_ends_the_rest() -> None:
+    world, memory = resting_world()
+    freeze = Freeze("0 18 * * fri", 3600.0, "UTC", "Weekend")
+    frozen = replace(world.desired, policy=Policy(freezes=(freeze,)))
+    friday = datetime(2026, 11, 20, 17, 59, tzinfo=UTC).timestamp()
+    world = replace(world, desired=frozen, wall_seconds=friday)
+    made = plan(world, memory, LIMITS, NOW)
+    rest = find_rest(world, made, NOW)
+    assert rest is not None
+    assert goes_on(rest, world, made.memory, NOW + 1)
+    later = replace(world, wall_seconds=friday + 90)
+    assert not goes_on(rest, later, made.memory, NOW + 1)
+
+
+def test_what_is_to_be_tried_again_ends_the_rest_in_time() -> None:
+    world, memory = resting_world()
+    failure = back_off("no", None, NOW, reason="ReadFailed", digest=snapshot("a", 2).digest)
+    known = replace(memory.of("a"), fetch_failures={2: failure})
+    wanted = desired(deployment("a", 2), *world.desired.deployments[1:])
+    world = replace(world, desired=wanted, available=available(listing("a", 2, pin=2)))
+    first = plan(world, memory, LIMITS, NOW)
+    known = replace(first.memory.of("a"), fetch_failures={2: failure})
+    made = plan(world, first.memory.with_model("a", known), LIMITS, NOW)
+    rest = find_rest(world, made, NOW)
+    assert rest is not None
+    assert rest.until == failure.retry_at
+    assert goes_on(rest, world, made.memory, failure.retry_at - 0.1)
+    assert not goes_on(rest, world, made.memory, failure.retry_at)
+
+
+def test_a_node_in_motion_does_not_rest() -> None:
+    world, memory = resting_world()
+    asked = replace(world, desired=desired(deployment("a", 2), *world.desired.deployments[1:]))
+    for unsettled in (
+        asked,
+        replace(asked, available=available(listing("a", 2, pin=2))),
+        replace(world, served=Unavailable("ServerSilent", "has not answered yet")),
+        replace(world, served=served({"a": {}, "b": {1: UP}, "c": {1: UP}})),
+    ):
+        assert find_rest(unsettled, plan(unsettled, memory, LIMITS, NOW), NOW) is None
