@@ -142,6 +142,7 @@ class Agent:
         self._sweep = Sweep(self._client, self._clock)
         self._looking: asyncio.Task[Served] | None = None
         self._rest: Rest | None = None
+        self._planned = asyncio.Event()
         self._queries: dict[str, dict[Query, bool]] = {}
         self._interest: tuple[tuple[object, ...], Interest] | None = None
         self._herald = Herald(self.board, badge)
@@ -186,6 +187,7 @@ class Agent:
             self._supervisor.note(sight_server(world, newest, self._limits, now))
         done = await self._hands.carry_out(newest)
         self.plan, self._memory = newest, newest.memory
+        self._planned.set()
         for query, wait_seconds in newest.relist.items():
             self.watches.hasten(query, wait_seconds)
         self.watches.want_peers(desired, newest.ask_peers)
@@ -379,7 +381,7 @@ class Agent:
             for name, task in self.watches.follow().items():
                 group.create_task(task, name=name)
             group.create_task(self._client.watch_connection(), name="connection")
-            group.create_task(self._verify_installed(), name="verify")
+            group.create_task(self._verify_beside(), name="verify")
             group.create_task(self._tick_for_ever(), name="ticks")
             if self._supervisor is not None:
                 group.create_task(self._supervisor.run(), name="supervision")
@@ -425,6 +427,11 @@ class Agent:
             return passed_seconds > _SERVER_PATIENCE_SECONDS
         is_settling = newest.relist and any(o.phase is Phase.DEPLOYING for o in newest.outcomes)
         return not is_settling
+
+    async def _verify_beside(self) -> None:
+        """Verify what is installed once the first plan is made: nobody is to wait for that."""
+        await self._planned.wait()
+        await self._verify_installed()
 
     async def _verify_installed(self) -> None:
         """Hold what an earlier run installed against its manifests, once, beside the loop."""
