@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from tests.chaos.points import POINTS
 
+_LEADING = 0.7
 MODELS = ("ranker", "speller", "similar", "topics")
 BROKEN, CRASHING, SLOW = 1, 2, 3
 """Fails to load; takes the server down while it loads; takes a second to load."""
@@ -167,8 +168,11 @@ class Dice:
             kinds += [self._change] * self._random.choice([1, 1, 2, 3])
             self._random.shuffle(kinds)
             actions = [draw() for draw in kinds]
-            # First, so that what the commits bring about leads there.
-            actions.sort(key=lambda action: not (isinstance(action, Kill) and action.point))
+            if self._random.random() < _LEADING:
+                # What goes wrong first, so that what the commits bring about leads there.
+                actions.sort(key=lambda action: isinstance(action, Change))
+            if any(isinstance(action, Weather) for action in actions):
+                actions.append(self._note(self._fetch_something()))
             if any(wish.version == CRASHING for wish in self.wishes.values()):
                 actions.append(self._way_back())
             paced = tuple((self._random.uniform(0, 0.6) * self.pace, item) for item in actions)
@@ -187,6 +191,10 @@ class Dice:
             speller = self._with("pin", "speller", Wish(self._other_than("speller")))
             actions += [self._note(speller), Kill()]
             yield Round(number, tuple((0.5, action) for action in actions), 1.0)
+
+    def _fetch_something(self) -> Change:
+        model = self._random.choice(sorted(self.wishes))
+        return self._with("pin", model, Wish(self._other_than(model)))
 
     def _other_than(self, model: str) -> int:
         """Return a good version that is not the one that is asked for."""
