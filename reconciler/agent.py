@@ -53,7 +53,7 @@ from reconciler.planning.restart import find_restart_config
 from reconciler.planning.steps import Limits, Plan, World
 from reconciler.planning.supervision import sight_server
 from reconciler.serving.client import SERVER_SILENT, ServingClient
-from reconciler.serving.config_file import OwnFile, parse, read_text, write_config
+from reconciler.serving.config_file import OwnFile, parse, read_text
 from reconciler.serving.sweep import Sweep
 from reconciler.settings import Settings
 from reconciler.sources.registry import Sources
@@ -102,6 +102,7 @@ class Agent:
         self._store = Store(settings.models_dir, connections=settings.connections)
         self._config_file = settings.serving_config_file
         self._base = settings.serving_base
+        self._own_file = OwnFile(self._config_file, self._base)
         self._client = ServingClient(settings.serving, self._base)
         self.board = StatusBoard(
             Journal(settings.state_dir / "history.jsonl"),
@@ -116,10 +117,9 @@ class Agent:
             sources=sources,
             server=self._client
             if settings.serving_mode == "rpc"
-            else PolledFile(self._config_file, self._base, settings.serving_poll),
+            else PolledFile(self._own_file, settings.serving_poll),
             address=settings.serving,
-            config_file=self._config_file,
-            base=self._base,
+            config_file=self._own_file,
             reload_deadline_seconds=settings.reload_deadline,
             wake=self._wake.set,
             count_bytes=self.metrics.count_downloaded,
@@ -138,7 +138,6 @@ class Agent:
         self._memory, self._applied = memory_file.load(self._memory_path)
         self._memory_file = MemoryFile(self._memory_path)
         self._memory_failed = False
-        self._own_file = OwnFile(self._config_file, self._base)
         self._sweep = Sweep(self._client, self._clock)
         self._looking: asyncio.Task[Served] | None = None
         self._rest: Rest | None = None
@@ -355,14 +354,16 @@ class Agent:
         """Take up what an earlier run left: the mirror, the config file, half-done removals."""
         self._settings.models_dir.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(clear_leftovers, self._settings.models_dir)
-        text = read_text(self._config_file)
-        config = parse(text) if text is not None else None
+        config = self._own_file.read()
+        if config is None:
+            text = read_text(self._config_file)
+            config = parse(text) if text is not None else None
         if config is None:
             # Also when nothing has worked yet: a server that starts from an empty list takes its
             # first reload well, one that starts from no list does not.
             local = await asyncio.to_thread(self._store.read_inventory)
             proven = find_restart_config(self._memory, local.versions)
-            await asyncio.to_thread(write_config, self._config_file, proven, self._base)
+            await asyncio.to_thread(self._own_file.write, proven)
         for model, ask in (config or {}).items():
             known = self._memory.of(model)
             if known.good is None:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from reconciler.errors import ReconcilerError
@@ -38,7 +37,7 @@ from reconciler.planning.steps import (
 )
 from reconciler.planning.trial_names import trial_name
 from reconciler.serving.client import ReloadError
-from reconciler.serving.config_file import write_config
+from reconciler.serving.config_file import OwnFile
 from reconciler.serving.golden import GoldenError, try_version
 from reconciler.sources.registry import Sources
 from reconciler.store.collect import remove_model_folder, remove_staging, remove_version
@@ -61,13 +60,12 @@ class Server(Protocol):
 class PolledFile:
     """A server that takes its config from a file, which it reads again every few seconds."""
 
-    path: Path
-    base: str
+    file: OwnFile
     poll_seconds: float
 
     async def reload(self, config: ServerConfig, deadline_seconds: float) -> None:
         """Write the file and wait until the server must have read it."""
-        await asyncio.to_thread(write_config, self.path, config, self.base)
+        await asyncio.to_thread(self.file.write, config)
         await asyncio.sleep(min(self.poll_seconds, deadline_seconds))
 
 
@@ -93,8 +91,8 @@ class Hands:
     server: Server
     address: str
     """Of TensorFlow Serving's gRPC."""
-    config_file: Path
-    base: str
+    config_file: OwnFile
+    """What the server starts from."""
     reload_deadline_seconds: float
     wake: Callable[[], None]
     count_bytes: Callable[[int], None]
@@ -141,7 +139,7 @@ class Hands:
         match step:
             case WriteConfig(config):
                 with self.tracing.span("write config"):
-                    await asyncio.to_thread(write_config, self.config_file, config, self.base)
+                    await asyncio.to_thread(self.config_file.write, config)
             case Configure(_, reason):
                 self._send(step)
                 return f"asks TensorFlow Serving: {reason}"
@@ -250,7 +248,7 @@ class Hands:
         except ReloadError as error:
             event = ReloadFailed(request, error.code, str(error))
         except OSError as error:
-            event = ReloadFailed(request, "INTERNAL", f"{self.config_file}: {error}")
+            event = ReloadFailed(request, "INTERNAL", f"{self.config_file.path}: {error}")
         except Exception as error:
             _log.exception("a reload ended by a bug; please report it")
             event = ReloadFailed(request, "INTERNAL", f"a bug: {error!r}")

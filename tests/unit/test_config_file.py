@@ -2,13 +2,22 @@
 
 import string
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.model import Ask
-from reconciler.serving.config_file import parse, read_own, render, to_message, write_config
+from reconciler.serving.config_file import (
+    OwnFile,
+    parse,
+    read_own,
+    render,
+    to_message,
+    write_config,
+)
 
 names = st.text(string.ascii_letters + string.digits + "_.-", min_size=1)
 versions = st.integers(0, 2**63 - 1)
@@ -18,6 +27,31 @@ asks = st.builds(Ask, st.frozensets(versions), st.dictionaries(names, versions))
 @given(st.dictionaries(names, asks))
 def test_what_is_written_is_read(config: dict[str, Ask]) -> None:
     assert parse(render(config, "/models")) == config
+
+
+@given(st.dictionaries(st.text(min_size=1), asks), st.text())
+def test_it_is_word_for_word_what_protobuf_writes(config: dict[str, Ask], base: str) -> None:
+    by_protobuf = text_format.MessageToString(to_message(config, base))
+    assert render(config, base).split("\n", 1)[1] == by_protobuf
+
+
+def test_the_own_file_is_parsed_only_when_somebody_else_wrote_it(tmp_path: Path) -> None:
+    file = OwnFile(tmp_path / "models.config", "/models")
+    assert file.read() is None
+    config = {"a": Ask(frozenset({1}), {"stable": 1})}
+    with patch("reconciler.serving.config_file.parse") as parsing:
+        file.write(config)
+        assert file.read() is config
+        assert file.read() is config
+    parsing.assert_not_called()
+    other = {"a": Ask(frozenset({2}))}
+    write_config(file.path, other, "/models")
+    assert file.read() == other
+    assert file.read() is file.read()
+    file.path.write_text(file.path.read_text() + "# by hand\n")
+    assert file.read() is None
+    file.path.unlink()
+    assert file.read() is None
 
 
 def test_an_empty_config_still_has_its_list() -> None:
