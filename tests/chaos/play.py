@@ -436,19 +436,22 @@ def play(
     rounds: int,
     until: float | None = None,
     *,
+    least_rounds: int = 0,
     die_first_at: str = "",
     sweeps: bool = False,
 ) -> Figures:
     """Play this many rounds, or until that time of the steady clock; raises BrokenError.
 
-    `die_first_at` is where the agent is killed when it first starts, by default somewhere; `sweeps`
-    kills it at each point in turn afterwards, instead of by chance.
+    `least_rounds` are played however late it is. `die_first_at` is where the agent is killed when
+    it first starts, by default somewhere; `sweeps` kills it at each point in turn afterwards,
+    instead of by chance.
     """
     dice = Dice(player.seed, has_disk=player.disk.is_mounted)
     try:
         player.begin(dice.wishes, die_first_at or dice.first_point())
         for item in dice.sweep() if sweeps else dice.throw():
-            if item.number > rounds or (until is not None and time.monotonic() > until):
+            is_late = until is not None and time.monotonic() > until
+            if item.number > rounds or (is_late and item.number > least_rounds):
                 break
             player.play(item)
     except Exception as error:

@@ -3,27 +3,27 @@
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.bucket import run_fake_gcs
 from tests.chaos.growth import FAST, grow
 from tests.chaos.play import play, set_up
 from tests.chaos.script import Dice
 from tests.e2e.stage import Stage
 
-SEED = 11
-ROUNDS = 14
-LAST_BEGIN_SECONDS = 75.0
-"""After which no further round begins; on a machine in which that is few, few are played."""
+SEED = 182
+"""In its first rounds the agent is killed, and what git and the bucket answer is spoilt."""
+ROUNDS = 12
+LEAST_ROUNDS = 3
+LAST_BEGIN_SECONDS = 50.0
+"""After which no further round begins: the slower the machine, the fewer are played."""
 
 
-@pytest.mark.timeout(420)
 def test_a_node_keeps_every_promise_through_a_short_run(tmp_path: Path) -> None:
     heard: list[str] = []
     with run_fake_gcs() as endpoint, set_up(tmp_path, endpoint, SEED, heard.append) as player:
-        figures = play(player, ROUNDS, time.monotonic() + LAST_BEGIN_SECONDS)
+        until = time.monotonic() + LAST_BEGIN_SECONDS
+        figures = play(player, ROUNDS, until, least_rounds=LEAST_ROUNDS)
         answers = {model: caller.answers for model, caller in player.callers.items()}
-    assert figures.rounds >= 2, heard
+    assert figures.rounds >= LEAST_ROUNDS, heard
     assert figures.kills >= 1, heard
     assert player.judge.loaded > figures.rounds, "hardly anything was loaded"
     assert min(answers[model] for model in ("ranker", "speller", "similar")) > 50
@@ -42,10 +42,10 @@ def test_an_agent_takes_no_more_after_many_ticks(tmp_path: Path) -> None:
     with run_fake_gcs() as endpoint:
         stage = Stage(tmp_path, endpoint, settings=FAST)
         try:
-            first, last = grow(stage, ticks=1500, commits=12, say=lambda size: None)
+            first, last = grow(stage, ticks=600, commits=6, say=lambda size: None)
         finally:
             stage.close()
-    assert last.ticks >= first.ticks + 1000
+    assert last.ticks >= first.ticks + 350
     assert last.descriptors <= first.descriptors + 4
     assert last.threads <= first.threads + 6
     assert last.memory_bytes <= first.memory_bytes + 12_000_000
