@@ -13,6 +13,8 @@ ROUND_SECONDS = 120.0
 """How old what is known of a name can become: a fault that nobody announces is seen by then."""
 ALL_AT_ONCE = 64
 """So many names cost nothing worth saving."""
+MOST_URGENT = 1000
+"""When more than these are urgent, as while a new node loads everything, they come in turns too."""
 
 
 class Rotation:
@@ -32,7 +34,8 @@ class Rotation:
         if self._queue.keys() != set(names):
             self._queue = {name: None for name in self._queue if name in names}
         due = set(names) - self._queue.keys()
-        due.update(name for name in urgent if name in names)
+        pressing = set(urgent)
+        due.update(islice((name for name in self._queue if name in pressing), MOST_URGENT))
         if len(names) <= self._all_at_once or passed_seconds >= ROUND_SECONDS:
             due = set(names)
         else:
@@ -42,3 +45,8 @@ class Rotation:
             self._queue.pop(name, None)
             self._queue[name] = None
         return due
+
+    def forget(self, names: Collection[str]) -> None:
+        """Take `names` for new ones: what was to be learnt of them could not be."""
+        for name in names:
+            self._queue.pop(name, None)

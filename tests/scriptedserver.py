@@ -29,6 +29,8 @@ class ScriptedServer:
 
     status_calls: int = 0
     reloads: int = 0
+    is_broken: bool = False
+    """Whether it answers every question with an error."""
     configured: dict[str, list[int]] = field(default_factory=dict)
 
     def get_model_status(
@@ -36,6 +38,8 @@ class ScriptedServer:
     ) -> GetModelStatusResponse:
         """Say that what was configured is AVAILABLE."""
         self.status_calls += 1
+        if self.is_broken:
+            context.abort(grpc.StatusCode.INTERNAL, "broken")
         response = GetModelStatusResponse()
         versions = self.configured.get(request.model_spec.name)
         if not versions:

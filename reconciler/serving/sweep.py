@@ -33,7 +33,8 @@ class Sweep:
             self._served, self._rotation = None, Rotation(self._clock)
         known = self._served.models if self._served else {}
         unknown = set(models) - known.keys()
-        answer = await self._client.read(self._rotation.take(models, unknown | set(urgent)))
+        self._rotation.forget(unknown)
+        answer = await self._client.read(self._rotation.take(models, urgent))
         self._served = _merge(known, answer, models)
         return self._served
 

@@ -118,8 +118,8 @@ class Inventory:
         marked, self._marked = self._marked, set()
         if urgent is None:
             return set(models)
-        due = self._rotation.take(models, (*urgent, *marked))
-        return due | (set(models) - self._found.keys())
+        due = self._rotation.take(models, urgent) | marked
+        return (due & set(models)) | (set(models) - self._found.keys())
 
     def _look_at(self, model: str) -> "_Found":
         versions, strays = {}, []

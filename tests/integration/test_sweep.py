@@ -100,6 +100,18 @@ async def test_what_changes_is_seen_at_once_where_it_is_urgent_and_within_a_roun
     assert last.models["model-008"].keys() == {2}
 
 
+async def test_half_a_picture_is_none(server: ScriptedServer, client: ServingClient) -> None:
+    sweep = Sweep(client, Clock())
+    await connect(client)
+    server.is_broken = True
+    with pytest.raises(ServingError):
+        await sweep.look(MODELS, ())
+    server.is_broken = False
+    found = await sweep.look(MODELS, ())
+    assert found.models.keys() == MODELS
+    assert found.fresh == MODELS
+
+
 async def test_a_model_that_nobody_asks_about_any_more_is_forgotten(
     server: ScriptedServer, client: ServingClient
 ) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.rotation import ROUND_SECONDS, Rotation
+from reconciler.rotation import MOST_URGENT, ROUND_SECONDS, Rotation
 
 
 class Clock:
@@ -64,3 +64,20 @@ def test_a_few_names_all_come_each_time_and_so_do_all_after_a_long_pause() -> No
     assert few.take(NAMES, ()) == set(NAMES)
     clock.now += ROUND_SECONDS
     assert many.take(NAMES, ()) == set(NAMES)
+
+
+def test_when_nearly_everything_is_urgent_it_comes_in_turns() -> None:
+    clock = Clock()
+    rotation = make(clock)
+    names = [f"model-{number}" for number in range(2 * MOST_URGENT)]
+    rotation.take(names, ())
+    first, second = rotation.take(names, names), rotation.take(names, names)
+    assert len(first) == len(second) == MOST_URGENT
+    assert first | second == set(names)
+
+
+def test_what_could_not_be_learnt_comes_again_at_once() -> None:
+    rotation = make(Clock())
+    rotation.take(NAMES, ())
+    rotation.forget(NAMES[:100])
+    assert rotation.take(NAMES, ()) == set(NAMES[:100])
