@@ -23,7 +23,7 @@ from bench.sync.cases import Case, free_port, make_cases, serve, wait_for_port
 from bench.sync.line import measure_line
 from bench.sync.measure import Run, run_once
 from bench.sync.report import describe_machine, render_table, write_report
-from bench.sync.tools import OURS, Setting, Tool, find_tools
+from bench.sync.tools import OURS, SINGLE_STREAM, Setting, Tool, find_tools
 
 LINE_BYTES_PER_SECOND = 50e6
 LINE_DELAY_SECONDS = 0.020
@@ -80,17 +80,20 @@ def _measure(
         sums = stack.enter_context(serve(case, server_port, endpoint))
         line = _measure_line(case, port) if case.is_slow_line else {}
         chosen: dict[str, Setting] = {}
-        runs: dict[str, list[Run]] = {tool.name: [] for tool in tools if not tool.absent}
+        runs: dict[str, list[Run]] = {}
         for tool in tools:
-            if not tool.absent:
-                setting, run = _choose(tool, case, endpoint, home, sums)
-                chosen[tool.name] = setting
-                runs[tool.name].append(run)
+            settings = _suit(tool, case)
+            if settings:
+                chosen[tool.name], run = _choose(
+                    tool, settings, case, endpoint, home, sums, deadline
+                )
+                runs[tool.name] = [run]
         for _ in range(rounds - 1):
             for name, setting in chosen.items():
                 left_seconds = deadline - time.monotonic()
                 done = runs[name]
-                if done[-1].failure or done[-1].durable_seconds > left_seconds:
+                is_known = case.is_slow_line and setting.is_one_stream  # by the line's speed alone
+                if is_known or done[-1].failure or done[-1].durable_seconds > left_seconds:
                     continue
                 done.append(run_once(setting, case, endpoint, home, _RUN_SECONDS, None))
                 _tell(name, setting, done[-1])
@@ -99,6 +102,7 @@ def _measure(
         "key": case.key,
         "title": case.title,
         "total_bytes": case.total_bytes,
+        "is_slow_line": case.is_slow_line,
         "line_bytes_per_second": line,
         "tools": [
             {
@@ -112,12 +116,27 @@ def _measure(
     }
 
 
+def _suit(tool: Tool, case: Case) -> tuple[Setting, ...]:
+    """Return the settings to try; on the slow line one tool stands for all with one stream."""
+    if not case.is_slow_line or tool.name == SINGLE_STREAM:
+        return tool.settings
+    return tuple(setting for setting in tool.settings if not setting.is_one_stream)
+
+
 def _choose(
-    tool: Tool, case: Case, endpoint: str, home: Path, sums: dict[str, int]
+    tool: Tool,
+    settings: tuple[Setting, ...],
+    case: Case,
+    endpoint: str,
+    home: Path,
+    sums: dict[str, int],
+    deadline: float,
 ) -> tuple[Setting, Run]:
-    """Try each of a tool's settings, compare every byte, and return the fastest and its run."""
+    """Try settings while there is time, compare every byte, return the fastest with its run."""
     tried: list[tuple[Setting, Run]] = []
-    for setting in tool.settings:
+    for setting in settings:
+        if tried and time.monotonic() > deadline:
+            break
         run = run_once(setting, case, endpoint, home, _RUN_SECONDS, sums)
         _tell(tool.name, setting, run)
         tried.append((setting, run))

@@ -9,7 +9,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from bench.sync.tools import OURS
+from bench.sync.tools import OURS, RCLONE, SINGLE_STREAM
+
+FASTER_GOAL = 1.5
+"""Times the throughput of the fastest peer."""
+STREAMS_GOAL = 6.0
+"""Times the throughput of one stream, where each connection is limited."""
+PEAK_GOAL_MIB = 150
 
 _BAR_HEIGHT = 22
 _GAP = 34
@@ -84,7 +90,32 @@ def render_table(case: dict[str, Any]) -> str:
     if rates:
         told = ", ".join(f"{rate / 1e6:.0f} MB/s over {count}" for count, rate in rates.items())
         lines += ["", f"The line alone, nothing done with the bytes: {told} connections."]
+    lines += ["", judge(case)]
     return "\n".join([*lines, ""])
+
+
+def judge(case: dict[str, Any]) -> str:
+    """Return a sentence that holds our figures of a case against what was set as the goal."""
+    figures = {tool["name"]: summarize(tool) for tool in case["tools"]}
+    ours = figures.pop(OURS, {})
+    peers = {name: figure for name, figure in figures.items() if figure}
+    if not ours or not peers:
+        return ""
+    goal, name = FASTER_GOAL, min(peers, key=lambda peer: peers[peer]["durable_seconds"])
+    if case["is_slow_line"]:
+        goal, name = STREAMS_GOAL, SINGLE_STREAM
+    if name not in peers:
+        return ""
+    times = peers[name]["durable_seconds"] / ours["durable_seconds"]
+    verdict = "met" if times >= goal else "missed"
+    text = f"{times:.1f} times as fast as {name}; the goal of {goal:g} is {verdict}."
+    if RCLONE in peers:
+        most = peers[RCLONE]["cpu_seconds"]
+        verdict = "no more than" if ours["cpu_seconds"] <= most else "more than"
+        text += f" {ours['cpu_seconds']:.2f} CPU seconds, {verdict} rclone's {most:.2f}."
+    peak_mib = ours["peak_bytes"] / 2**20
+    verdict = "under" if peak_mib < PEAK_GOAL_MIB else "over"
+    return f"{text} {peak_mib:.0f} MiB at most, {verdict} {PEAK_GOAL_MIB}."
 
 
 def write_report(stem: Path, report: dict[str, Any]) -> None:

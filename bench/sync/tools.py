@@ -18,6 +18,8 @@ from bench.sync.cases import BUCKET, PREFIX, Case
 
 PEERS_BIN = Path(".venv-peers/bin")
 OURS = "reconciler"
+RCLONE = "rclone"
+SINGLE_STREAM = "google-cloud-storage, plain"
 _ROOT = Path(__file__).resolve().parents[2]
 _SECONDS = 60
 
@@ -31,6 +33,8 @@ class Setting:
     environment: Mapping[str, str] = field(default_factory=dict)
     is_loaded: bool = False
     """Whether its process is there before the work begins, see clock.py; others are started."""
+    is_one_stream: bool = False
+    """Whether a file comes over one connection alone."""
 
     def fill(self, case: Case, target: Path, endpoint: str) -> list[str]:
         """Return the command for a case."""
@@ -73,7 +77,7 @@ def _agent() -> Setting:
 def _find_rclone() -> Tool:
     program = shutil.which("rclone", path=os.pathsep.join([str(PEERS_BIN), os.environ["PATH"]]))
     if program is None:
-        return Tool("rclone", "", (), "not installed (bench/sync/peers.txt, or apt-get)")
+        return Tool(RCLONE, "", (), "not installed (bench/sync/peers.txt, or apt-get)")
     program = str(Path(program).absolute())
     common = ("copy", f":gcs:{BUCKET}/{PREFIX}", "{target}", "--config", os.devnull)
     common += ("--gcs-anonymous", "--gcs-endpoint", "{endpoint}/storage/v1/", "--checkers", "16")
@@ -82,10 +86,11 @@ def _find_rclone() -> Tool:
         Setting(
             f"--transfers {transfers} --multi-thread-streams {streams}",
             (program, *common, "--transfers", transfers, "--multi-thread-streams", streams),
+            is_one_stream=streams == "1",
         )
         for transfers, streams in (("4", "4"), ("8", "1"), ("16", "16"), ("32", "4"))
     )
-    return Tool("rclone", _ask([program, "version"]).removeprefix("rclone "), settings)
+    return Tool(RCLONE, _ask([program, "version"]).removeprefix("rclone "), settings)
 
 
 def _find_gcloud() -> Tool:
@@ -129,7 +134,8 @@ def _client(python: str, way: str, count: str) -> Setting:
     command = (str(Path(python).absolute()), str(_ROOT / "bench/sync/clients.py"), way)
     environment = {"STORAGE_EMULATOR_HOST": "{endpoint}"}
     label = f"{count} workers" if count != "1" else "one by one"
-    return Setting(label, (*command, "{target}", BUCKET, PREFIX, count), environment, True)
+    command = (*command, "{target}", BUCKET, PREFIX, count)
+    return Setting(label, command, environment, True, way != "transfer_manager")
 
 
 def _ask_package(python: str, name: str) -> str:

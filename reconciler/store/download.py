@@ -44,6 +44,9 @@ _NOTE_BYTES = 1024 * 1024
 """What a connection may lose in a kill: by default a chunk's size over its 16 connections."""
 _MOST_NOTES = 16_384
 """Of a huge version: its journal is read as a whole."""
+_WRITE_BYTES = 16 * 1024
+"""At once: Linux takes memory in pieces as large as the write. A virtual machine hands larger ones
+back to its host while they are free, and to get them again costs ten times as much as to write."""
 _PROGRESS_SECONDS = 0.1
 _FILE_ATTEMPTS = 3
 
@@ -299,6 +302,8 @@ def _open_file(path: Path, *, is_new: bool = False) -> int:
 
 
 def _write(descriptor: int, offset: int, piece: bytes) -> None:
-    written = os.pwrite(descriptor, piece, offset)
-    while written < len(piece):
-        written += os.pwrite(descriptor, memoryview(piece)[written:], offset + written)
+    view = memoryview(piece)
+    while view:
+        written = os.pwrite(descriptor, view[:_WRITE_BYTES], offset)
+        offset += written
+        view = view[written:]
