@@ -1,4 +1,4 @@
-"""What the judge of a run would notice, told with entries as the agent and the server write them."""
+"""What the judge of a run notices, of entries as the agent and the server write them."""
 
 import json
 from pathlib import Path
