@@ -306,7 +306,9 @@ class Player:
             if time.monotonic() > begun_at + CONVERGE_SECONDS * SLACK:
                 raise BrokenError(f"not at rest {CONVERGE_SECONDS * SLACK:g} s after: {lack}")
             time.sleep(0.05)
-        self.figures.converge_seconds.append(time.monotonic() - begun_at)
+        took_seconds = time.monotonic() - begun_at
+        self.figures.converge_seconds.append(took_seconds)
+        self._note(f"  at rest {took_seconds:.1f} s after the faults")
         self._look_after()
         self.judge.check(self._find_wanted())
         self._asked = [self._wishes]
