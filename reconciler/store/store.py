@@ -25,7 +25,7 @@ from reconciler.sources.source import Source
 from reconciler.store.collect import remove_staging
 from reconciler.store.completeness import find_lack
 from reconciler.store.download import CHUNK_BYTES, Download
-from reconciler.store.install import list_unsynced, make_durable, place, recover_files
+from reconciler.store.install import make_durable, place, recover_files
 from reconciler.store.inventory import Inventory
 from reconciler.store.lanes import Lanes, Patience
 from reconciler.store.layout import (
@@ -216,8 +216,7 @@ class Store:
     ) -> LocalVersion:
         version = snapshot.version
         await self._check_complete(model, version, files_folder(staging), files)
-        paths = await self._lanes.run(lambda: list(list_unsynced(files_folder(staging))))
-        await self._lanes.run_all(make_durable, paths)
+        await make_durable(self._lanes, files_folder(staging))
         ours = await self._lanes.run(self._inventory.read_manifest, model, version) is not None
         manifest = _make_manifest(snapshot, files)
         async with self._placing:

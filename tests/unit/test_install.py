@@ -1,7 +1,9 @@
 """Versions come into their place whole, and a kill between any two steps leaves old or new."""
 
 import asyncio
-from collections.abc import Callable
+import os
+import stat
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +12,7 @@ import google_crc32c
 import pytest
 
 from reconciler.errors import InstallError
-from reconciler.files import exchange
+from reconciler.files import exchange, sync_file_system
 from reconciler.model import LocalVersion, Query, Snapshot
 from reconciler.sources.file import FileSource
 from reconciler.store import install
@@ -267,3 +269,71 @@ def test_a_kill_between_any_two_steps_of_a_removal(tmp_path: Path) -> None:
             assert number > 3, "no step was seen"
             return
     raise AssertionError("the removal has more steps than expected")
+
+
+# --- durable before it is there ---------------------------------------------------------------
+
+MANY = {**WHOLE, **{f"assets/part-{number}": b"words" for number in range(100)}}
+
+
+@pytest.fixture
+def private_umask() -> Iterator[None]:
+    """As the agent has it, so that the server could read nothing unless it is let."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record what is brought to the disk by itself, by its path at that moment."""
+    paths: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        paths.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return paths
+
+
+def staged(paths: list[str]) -> set[str]:
+    """Return which files of the version were synced while they still lay in staging."""
+    return {path.partition("/files/")[2] for path in paths if "/files/" in path}
+
+
+@pytest.mark.usefixtures("private_umask")
+def test_many_files_are_brought_to_the_disk_at_once(
+    world: World, synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def sync_all(path: Path) -> bool:
+        modes = {stat.S_IMODE(file.stat().st_mode) for file in path.rglob("*") if file.is_file()}
+        seen.append(read_files(path) == MANY and modes == {0o644})
+        return sync_file_system(path)
+
+    monkeypatch.setattr(install, "sync_file_system", sync_all)
+    world.fetch(world.publish(1, MANY))
+    assert seen == [True], "once, when all was there and nothing in its place yet"
+    assert staged(synced) == set()
+    assert read_files(world.models / "ranker/1") == MANY
+
+
+@pytest.mark.usefixtures("private_umask")
+@pytest.mark.parametrize("files", [WHOLE, MANY], ids=["few", "many"])
+def test_each_file_is_brought_to_the_disk_where_that_is_surer(
+    world: World, files: dict[str, bytes], synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "sync_file_system", lambda path: files is not MANY)
+    world.fetch(world.publish(1, files))
+    assert staged(synced) >= {*files, "variables", "assets"}
+    for path in (world.models / "ranker/1").rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path
+
+
+def test_a_file_system_that_is_not_known_is_not_synced_as_a_whole(tmp_path: Path) -> None:
+    assert not sync_file_system(Path("/proc"))
+    with pytest.raises(OSError):
+        sync_file_system(tmp_path / "missing")
