@@ -3,10 +3,12 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.bucket import run_fake_gcs
 from tests.chaos.growth import FAST, grow
 from tests.chaos.play import play, set_up
-from tests.chaos.script import Dice
+from tests.chaos.script import BadDisk, Dice, FullDisk, Kill, KillServer, Weather
 from tests.e2e.stage import Stage
 
 SEED = 182
@@ -36,6 +38,17 @@ def test_a_seed_gives_the_same_script_each_time() -> None:
 
     assert draw(7) == draw(7)
     assert draw(7) != draw(8)
+
+
+@pytest.mark.parametrize("has_disk", [False, True])
+def test_the_short_run_has_something_of_everything_in_its_first_rounds(has_disk: bool) -> None:
+    dice = Dice(SEED, has_disk=has_disk)
+    dice.first_point()
+    rounds = dice.throw()
+    actions = [action for _ in range(LEAST_ROUNDS) for _, action in next(rounds).actions]
+    assert Kill() in actions
+    assert {"bucket", "git"} <= {item.place for item in actions if isinstance(item, Weather)}
+    assert any(isinstance(action, BadDisk | FullDisk | KillServer) for action in actions)
 
 
 def test_an_agent_takes_no_more_after_many_ticks(tmp_path: Path) -> None:
