@@ -21,6 +21,8 @@ from reconciler.files import write_atomically
 from reconciler.settings import Settings
 
 REMOTE = "config"
+_SILENT_SECONDS = 20
+"""After which a connection on which nothing comes is given up, well before the deadline."""
 _PROTOCOLS = ("file", "git", "http", "https", "ssh")
 _INHERITED = ("PATH", "TMPDIR", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "GIT_SSL_CAINFO")
 """The certificates of a company's own authority and the way to git itself; nothing else."""
@@ -230,8 +232,11 @@ class PrivateGit:
         }
         for protocol in _PROTOCOLS:
             sections[f"protocol {_quote_value(protocol)}"] = [("allow", "always")]
+        # A server that came back does not know of a fetch that hangs since before. One that works
+        # says something every 5 s, however long it counts (uploadpack.keepAlive).
+        sections["http"] = [("lowSpeedLimit", "1"), ("lowSpeedTime", str(_SILENT_SECONDS))]
         if self._settings.proxy:
-            sections["http"] = [("proxy", self._settings.proxy)]
+            sections["http"].append(("proxy", self._settings.proxy))
         if url.lower().startswith(("http://", "https://")):
             # Only for this host: a redirect elsewhere must not carry the token along.
             host = urlunsplit((*urlsplit(url)[:2], "", "", ""))
@@ -262,6 +267,8 @@ class PrivateGit:
             "IdentitiesOnly": "yes",
             "IdentityAgent": "none",
             "ConnectTimeout": str(max(1, int(settings.deadline_seconds))),
+            "ServerAliveInterval": str(_SILENT_SECONDS // 2),
+            "ServerAliveCountMax": "2",
             "ForwardAgent": "no",
             "IdentityFile": _quote_for_ssh(settings.ssh_key.absolute())
             if settings.ssh_key

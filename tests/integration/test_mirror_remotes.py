@@ -4,6 +4,7 @@ import base64
 import logging
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.config_repo import private_git
 from reconciler.config_repo.mirror import Mirror
 from reconciler.config_repo.private_git import MirrorSettings
 from reconciler.errors import GitError
@@ -167,6 +169,16 @@ def test_a_server_that_is_gone(server: GitHttpServer, tmp_path: Path) -> None:
         mirror.fetch()
     assert caught.value.reason == "GitUnreachable"
     assert mirror.head() == before
+
+
+def test_a_server_that_falls_silent_is_given_up_before_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private_git, "_SILENT_SECONDS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/fleet.git"
+        settings = MirrorSettings(url, "main", tmp_path / "state", deadline_seconds=240)
+        assert fetch_error(settings).reason == "GitUnreachable"
 
 
 def test_a_query_in_the_url_stays_out_of_messages(server: GitHttpServer, tmp_path: Path) -> None:
