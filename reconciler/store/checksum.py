@@ -24,7 +24,7 @@ def extend(crc: int, piece: bytes) -> int:
     return result
 
 
-def read_checksum(path: Path, start: int, end: int, crc: int = 0) -> int | None:
+def read_checksum(path: Path | str, start: int, end: int, crc: int = 0) -> int | None:
     """Return `crc` extended by the bytes of a file from `start` to `end`.
 
     None when the file is missing or ends before `end`, as it then is not what was written.
