@@ -109,7 +109,7 @@ def test_replicas_move_between_nodes_and_are_never_fewer(fleet: Fleet) -> None:
     with watch(fleet, "ranker") as looks:
         first.commit(group(fleet, **weights), subject=f"Drain {leaver}")
         wait_placed(fleet, "ranker", after)
-    assert min(len(look) for look in looks) == 2
+    assert min(len(look) for look in looks) >= 2
     # Everything else it had went as well, since all others have it.
     wait_until(lambda: not fleet[leaver].serving("speller"), "the drained node to be empty")
     assert not fleet[leaver].status()["removals"]
@@ -120,7 +120,7 @@ def test_replicas_move_between_nodes_and_are_never_fewer(fleet: Fleet) -> None:
         first.commit(group(fleet), subject=f"Take {leaver} back")
         wait_placed(fleet, "ranker", before)
         wait_placed(fleet, "speller", set(fleet))
-    assert min(len(look) for look in looks) == 2
+    assert min(len(look) for look in looks) >= 2
 
     # More replicas: those that hold it keep it.
     with watch(fleet, "ranker") as looks:
