@@ -12,7 +12,6 @@ import base64
 import time
 from collections.abc import Generator, Iterator
 from http import HTTPStatus
-from http.client import HTTPException
 from itertools import islice
 from typing import Any
 from urllib.parse import quote
@@ -151,7 +150,7 @@ class GcsSource:
                 yield from answer.read_pieces()
         except HaltedError:
             raise
-        except (OSError, HTTPException, BrokenAnswerError, RefusedReadError) as error:
+        except (OSError, BrokenAnswerError, RefusedReadError) as error:
             halt.check()
             status = error.status if isinstance(error, RefusedReadError) else 0
             if status == HTTPStatus.NOT_FOUND:

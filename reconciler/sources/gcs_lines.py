@@ -1,8 +1,7 @@
 """Connections to Cloud Storage that are kept, and the GET requests for bytes on them.
 
 Bytes are most of what a node does, so this is HTTP/1.1 with nothing between the socket and the
-disk: a piece is read into the very object that is summed up and written. Connecting is left to
-http.client, which knows TLS and the ways through a proxy; only what comes after is done here.
+disk: a piece is read into the very object that is summed up and written.
 
 A connection carries one request at a time and is used again when the answer was read to its end.
 That the server has closed it meanwhile is found out by using it, so then the request is sent once
@@ -11,7 +10,6 @@ answer may take as a whole is the caller's to say, who can end it by its Halt.
 """
 
 import base64
-import http.client
 import os
 import socket
 import ssl
@@ -32,6 +30,8 @@ from reconciler.sources.source import Halt
 GOOGLE = "https://storage.googleapis.com"
 
 _CONNECT_SECONDS = 5.0
+_ADDRESS_SECONDS = 2.0
+"""For one of a host's addresses, before the next one is tried."""
 _ANSWER_SECONDS = 20.0
 _KEPT_SECONDS = 30.0
 """Idle for longer than this it is not worth trying whether the other side still listens."""
@@ -124,7 +124,7 @@ class Lines:
     def get(self, target: str, headers: Mapping[str, str], halt: Halt) -> Iterator[Answer]:
         """Ask for `target` and yield the answer; blocking, `halt` ends it from another thread.
 
-        Raises OSError, http.client.HTTPException and BrokenAnswerError as the line does.
+        Raises OSError and BrokenAnswerError as the line does.
         """
         fields = {"Host": self._shown_host, **headers}
         lines = [f"GET {target} HTTP/1.1", *(f"{name}: {fields[name]}" for name in fields), "", ""]
@@ -173,29 +173,22 @@ class Lines:
         line.close()
 
     def _connect(self) -> "_Line":
-        connection: http.client.HTTPConnection
-        if self._is_secure:
-            host, port, headers = self._find_way()
-            connection = http.client.HTTPSConnection(
-                host, port, timeout=_CONNECT_SECONDS, context=self._trusted()
-            )
-            if headers is not None:
-                connection.set_tunnel(self._host, self._port, headers)
-        else:
-            connection = http.client.HTTPConnection(
-                self._host, self._port, timeout=_CONNECT_SECONDS
-            )
+        host, port, headers = self._find_way()
+        connection = _reach(host, port)
         try:
-            connection.connect()
-            connection.sock.settimeout(_ANSWER_SECONDS)
-            return _Line(connection.sock)
+            if headers is not None:
+                _open_tunnel(connection, f"{self._host}:{self._port}", headers)
+            if self._is_secure:
+                connection = self._trusted().wrap_socket(connection, server_hostname=self._host)
+            connection.settimeout(_ANSWER_SECONDS)
+            return _Line(connection)
         except BaseException:
             connection.close()
             raise
 
     def _find_way(self) -> tuple[str, int, dict[str, str] | None]:
         """Return where to connect to, and what to tell the proxy if that is one."""
-        proxy = urllib.request.getproxies().get("https")
+        proxy = urllib.request.getproxies().get("https") if self._is_secure else None
         if not proxy or urllib.request.proxy_bypass(self._host):
             return self._host, self._port, None
         try:
@@ -292,6 +285,36 @@ class _Line:
         with suppress(OSError):
             self._file.close()
         self._socket.close()
+
+
+def _reach(host: str, port: int) -> socket.socket:
+    """Connect to the first of a host's addresses that answers; one deadline holds for them all."""
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    failure: OSError = TimeoutError("no connection within the time for one")
+    for *kind, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        left_seconds = deadline - time.monotonic()
+        if left_seconds <= 0:
+            break
+        connection = socket.socket(*kind)
+        try:
+            connection.settimeout(min(left_seconds, _ADDRESS_SECONDS))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            failure = error
+        else:
+            return connection
+    raise failure
+
+
+def _open_tunnel(connection: socket.socket, place: str, headers: Mapping[str, str]) -> None:
+    """Have a proxy pass on what follows, which it cannot read."""
+    fields = {"Host": place, **headers}
+    lines = [f"CONNECT {place} HTTP/1.1", *(f"{name}: {fields[name]}" for name in fields), "", ""]
+    status = _Line(connection).ask("\r\n".join(lines).encode("latin-1")).status
+    if status != HTTPStatus.OK:
+        raise OSError(f"the proxy in HTTPS_PROXY refused to connect (HTTP {status})")
 
 
 def _parse_head(head: str) -> tuple[str, dict[str, str]]:

@@ -12,10 +12,12 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import ParamSpec, TypeVar
 
 from reconciler.sources.source import Halt
+from reconciler.threads import run_beside
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,7 +84,6 @@ class Lanes:
         self.connections = asyncio.Semaphore(connections)
         self.patience = patience
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="store")
-        self._readers = ThreadPoolExecutor(connections, thread_name_prefix="read")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a short blocking function in a thread.
@@ -124,8 +125,8 @@ class Lanes:
         """
         async with self.connections:
             halt = Halt()
-            call = asyncio.get_running_loop().run_in_executor
-            reading = asyncio.ensure_future(call(self._readers, function, halt))
+            # In a thread that nobody has to wait for: the search for a name may hang for long.
+            reading = asyncio.ensure_future(run_beside(partial(function, halt), "read"))
             try:
                 done, _ = await asyncio.wait([reading], timeout=_READ_SECONDS)
             except asyncio.CancelledError:
@@ -141,5 +142,4 @@ class Lanes:
 
     def close(self) -> None:
         """Let the threads end."""
-        for threads in (self._readers, self._threads):
-            threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)

@@ -371,6 +371,46 @@ def test_a_host_that_needs_no_proxy_is_reached_without(
         assert get(lines) == b"hello"
 
 
+def test_a_proxy_that_refuses(
+    server: Server, secure: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{server.port}")
+    server.talks = [server.answer(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")]
+    with (
+        open_lines("https://localhost:9") as lines,
+        pytest.raises(OSError, match=r"refused to connect \(HTTP 407\)"),
+    ):
+        get(lines)
+
+
+def test_the_next_address_is_tried_where_one_does_not_answer(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def find(host: str, port: int, **options: int) -> list[object]:
+        return [*real("127.0.0.1", 9, **options), *real(host, port, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    server.talks = [server.answer(OK)]
+    with open_lines(server.url) as lines:
+        assert get(lines) == b"hello"
+
+
+def test_an_address_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gcs_lines, "_CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        waiting = [socket.socket() for _ in range(4)]
+        for connection in waiting:  # more than it keeps: from then on nobody gets an answer
+            connection.setblocking(False)
+            connection.connect_ex(("127.0.0.1", port))
+        with open_lines(f"http://127.0.0.1:{port}") as lines, pytest.raises(TimeoutError):
+            get(lines)
+        for connection in waiting:
+            connection.close()
+
+
 @pytest.mark.parametrize("proxy", ["http://ada:s3cret@[bad", "http://ada:s3cret@x:many"])
 def test_a_proxy_without_an_address(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
