@@ -123,6 +123,8 @@ def write_report(stem: Path, report: dict[str, Any]) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
     head = f"Measured {report['measured_at']} on {report['machine']}. {report['note']}".strip()
+    if report["scale"] != 1:
+        head += f" Scaled by {report['scale']:g}: smaller, or fewer, files than the titles say."
     absent = [f"{name} took no part: {why}." for name, why in report["absent"].items()]
     parts = [" ".join([head, *absent]), "", *map(render_table, report["cases"])]
     stem.with_suffix(".md").write_text("\n".join(parts))

@@ -289,6 +289,9 @@ async def test_a_cancelled_download_ends_at_once_and_resumes(world: World) -> No
     done, _ = await asyncio.wait([task], timeout=5)
     assert done
     assert task.cancelled()
+    async with asyncio.timeout(10):  # well before the lines would give up by themselves
+        while world.proxy.open_reads:
+            await asyncio.sleep(0.01)
     await _fetch_the_rest(world, snapshot)
 
 
