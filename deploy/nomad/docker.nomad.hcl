@@ -17,7 +17,7 @@ variable "repo" {
 
 variable "agent_image" {
   type    = string
-  default = "tfserving-reconciler:0.1.0"
+  default = "reconciler:0.1.0"
 }
 
 variable "server_image" {
