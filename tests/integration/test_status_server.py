@@ -238,7 +238,7 @@ async def test_metrics_are_in_the_text_format_of_prometheus(node: Node) -> None:
     answer = await node.client.get("/metrics")
 
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert 'reconciler_served_version{model="ranker"} 42.0' in answer.text
+    assert 'reconciler_served_version{group="search",model="ranker"} 42.0' in answer.text
     assert "reconciler_commit_to_serving_seconds_sum 10.0" in answer.text
 
 
