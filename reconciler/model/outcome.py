@@ -46,6 +46,8 @@ class Outcome:
     retry_in_seconds: float | None = None
     deployed_seconds: float | None = None
     """How long it has been Deployed as it is asked for now, without a break."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """What git calls its versions that are not simply called by their numbers."""
 
 
 @dataclass(frozen=True, slots=True)

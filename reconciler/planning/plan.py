@@ -16,6 +16,7 @@ from reconciler.model import (
     Query,
     Served,
     Unavailable,
+    VersionScheme,
     VersionStatus,
 )
 from reconciler.planning.conditions import find_change_condition, find_conditions
@@ -25,6 +26,7 @@ from reconciler.planning.goals import (
     Trouble,
     fingerprint,
     remember_deployment,
+    resolved_key,
     set_target,
 )
 from reconciler.planning.golden import (
@@ -126,6 +128,8 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     if node_hold is not None and node_hold.reason == PAUSED:
         steps = []  # someone works on this node by hand
 
+    schemes = {target.deployment.model: target.deployment.scheme for target in targets}
+
     def sight(model: str) -> Sight:
         return Sight(
             memory=memory.of(model),
@@ -141,6 +145,8 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
                 if found.digest is not None
             ),
             trials=trials.withheld.get(model, {}),
+            titles={v: found.title for v, found in local.versions.get(model, {}).items()},
+            scheme=schemes.get(model, VersionScheme()),
         )
 
     group = desired.group.name if desired.group else ""
@@ -199,7 +205,7 @@ def _relist(targets: Iterable[Target]) -> dict[Query, float]:
             if trouble.retry_in_seconds is not None
         ]
         if waits:
-            relist[Query(target.deployment.source)] = min(waits)
+            relist[target.deployment.query] = min(waits)
     return relist
 
 
@@ -249,7 +255,7 @@ def _set_targets(
         else:
             known = replace(known, admitted=asked)
             if deployment.version is None and target.goal.main is not None:
-                known = replace(known, resolved={deployment.source: target.goal.main})
+                known = replace(known, resolved={resolved_key(deployment): target.goal.main})
         memory = memory.with_model(model, known)
         targets.append(target)
     return targets, memory
@@ -369,7 +375,7 @@ def _fetches(
             waits = failure and (now < failure.retry_at or failure.reason in _FINAL)
             if (model, version) not in room and not (is_same and waits):
                 locked = target.deployment.locked(version)
-                reason = f"{target.deployment.path} wants version {version}"
+                reason = f"{target.deployment.path} wants version {snapshot.title}"
                 yield Fetch(model, snapshot, reason, locked.sha256 if locked else {})
 
 

@@ -39,9 +39,9 @@ def find_room(
                 continue
             refused[model, version] = Trouble(
                 DISK_FULL,
-                f"version {version} needs {format_bytes(needed_bytes)} more on the models folder's"
-                f" disk and {format_bytes(max(free_bytes, 0))} are free; it is fetched when there"
-                " is room",
+                f"version {snapshot.title} needs {format_bytes(needed_bytes)} more on the models"
+                f" folder's disk and {format_bytes(max(free_bytes, 0))} are free; it is fetched"
+                " when there is room",
             )
     return refused
 

@@ -162,19 +162,26 @@ class Store:
                 return None
             if sums and await find_other_bytes(self._lanes, folder, snapshot.files, sums):
                 return None
-            await self._check_complete(model, version, folder, snapshot.files)
+            await self._check_complete(model, snapshot, folder, snapshot.files)
             path = manifest_file(self.models_dir, model, version)
             manifest = _make_manifest(snapshot, snapshot.files)
             await self._lanes.finish(write_manifest, path, manifest)
         elif not await self.verify(model, version):
             return None
-        elif manifest.digest != snapshot.digest:
+        elif (manifest.name or str(version)) != snapshot.title:
             raise InstallError(
-                f"{model} {version} is installed with other bytes than {snapshot.source} holds"
-                " now; the installed ones stay, publish a change under a new number",
+                f"{model} {manifest.name or version} is installed under the number {version}, which"
+                f" stands for {snapshot.title} by now; the installed one stays",
                 "SourceChanged",
             )
-        return LocalVersion(model, version, manifest.size_bytes, snapshot.digest)
+        elif manifest.digest != snapshot.digest:
+            raise InstallError(
+                f"{model} {snapshot.title} is installed with other bytes than {snapshot.source}"
+                " holds now; the installed ones stay, publish a change under a new number",
+                "SourceChanged",
+            )
+        size_bytes, digest = manifest.size_bytes, manifest.digest
+        return LocalVersion(model, version, size_bytes, digest, name=manifest.name)
 
     async def _unpack(
         self, model: str, snapshot: Snapshot, staging: Path, claim: Claim
@@ -196,7 +203,7 @@ class Store:
         self, model: str, snapshot: Snapshot, staging: Path, files: tuple[StoredFile, ...]
     ) -> LocalVersion:
         version = snapshot.version
-        await self._check_complete(model, version, files_folder(staging), files)
+        await self._check_complete(model, snapshot, files_folder(staging), files)
         paths = await self._lanes.run(lambda: list(list_unsynced(files_folder(staging))))
         await self._lanes.run_all(make_durable, paths)
         ours = await self._lanes.run(self._inventory.read_manifest, model, version) is not None
@@ -207,7 +214,8 @@ class Store:
             )
         self._inventory.mark(model, version, intact=True)
         await self._discard(model, snapshot)
-        return LocalVersion(model, version, manifest.size_bytes, snapshot.digest)
+        size_bytes, digest = manifest.size_bytes, manifest.digest
+        return LocalVersion(model, version, size_bytes, digest, name=manifest.name)
 
     async def _check_sums(
         self, model: str, snapshot: Snapshot, folder: Path, sums: Mapping[str, str]
@@ -215,19 +223,19 @@ class Store:
         path = await find_other_bytes(self._lanes, folder, snapshot.files, sums) if sums else None
         if path is not None:
             raise InstallError(
-                f"{model} {snapshot.version} is not installed: {show_name(path)} is not the file"
+                f"{model} {snapshot.title} is not installed: {show_name(path)} is not the file"
                 " whose sha256 its lock names; what is installed stays, publish the right bytes"
                 " under a new number and lock that",
                 LOCK_MISMATCH,
             )
 
     async def _check_complete(
-        self, model: str, version: int, folder: Path, files: Sequence[StoredFile]
+        self, model: str, snapshot: Snapshot, folder: Path, files: Sequence[StoredFile]
     ) -> None:
         lack = await self._lanes.run(find_lack, folder, [file.path for file in files])
         if lack is not None:
             raise InstallError(
-                f"{model} {version} is not installed: its SavedModel lacks {lack};"
+                f"{model} {snapshot.title} is not installed: its SavedModel lacks {lack};"
                 " publish it again",
                 INCOMPLETE,
             )
@@ -236,14 +244,14 @@ class Store:
         if error.errno not in _DISK_FULL:
             hint = _HINTS.get(error.errno or 0, "what is installed stays")
             return DownloadError(
-                f"{model} {snapshot.version} cannot be written to {self.models_dir}:"
+                f"{model} {snapshot.title} cannot be written to {self.models_dir}:"
                 f" {error.strerror}; {hint}",
                 "WriteFailed",
             )
         # Half a version that cannot become whole would only keep the disk full for all others.
         await self._discard(model, snapshot)
         return DownloadError(
-            f"the disk of {self.models_dir} became full while {model} {snapshot.version} was"
+            f"the disk of {self.models_dir} became full while {model} {snapshot.title} was"
             " written; its part was removed and it is tried again, free some space",
             "DiskFull",
         )
@@ -263,4 +271,4 @@ def _recover(staging: Path, snapshot: Snapshot) -> None:
 
 
 def _make_manifest(snapshot: Snapshot, files: tuple[StoredFile, ...]) -> Manifest:
-    return Manifest(snapshot.source, snapshot.digest, time.time(), files)
+    return Manifest(snapshot.source, snapshot.digest, time.time(), files, snapshot.name)

@@ -59,7 +59,7 @@ class Unpacking:
         claim: Claim,
         free_bytes: int,
     ) -> None:
-        self._title = f"{model} {snapshot.version}"
+        self._title = f"{model} {snapshot.title}"
         self._snapshot = snapshot
         self._archive = archive
         self._folder = folder
