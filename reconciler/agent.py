@@ -19,7 +19,16 @@ from reconciler.apply import Hands, PolledFile
 from reconciler.errors import ReconcilerError
 from reconciler.herald import Herald
 from reconciler.logs import about, turn_to
-from reconciler.model import Condition, Local, Phase, Progress, Query, Served, Unavailable
+from reconciler.model import (
+    Condition,
+    Desired,
+    Local,
+    Phase,
+    Progress,
+    Query,
+    Served,
+    Unavailable,
+)
 from reconciler.planning.conditions import GIT_REACHABLE, MODELS_INTACT
 from reconciler.planning.events import (
     Event,
@@ -33,8 +42,10 @@ from reconciler.planning.events import (
 )
 from reconciler.planning.goals import wanted_queries
 from reconciler.planning.outcome import SERVER_UNREACHABLE
+from reconciler.planning.peers import ServerStanding
 from reconciler.planning.plan import plan
 from reconciler.planning.restart import find_restart_config
+from reconciler.planning.server_turns import find_others
 from reconciler.planning.steps import Limits, Plan, World
 from reconciler.planning.supervision import sight_server
 from reconciler.planning.trial_names import trial_name
@@ -142,13 +153,13 @@ class Agent:
             condition = Condition(GIT_REACHABLE, False, trouble.reason, trouble.sentence)
             if not git.source_verified.holds:
                 condition = git.source_verified
-            await self._herald.wait(condition, self._applied)
+            await self._herald.wait(condition, self._applied, self._server)
             return
         try:
             local = await asyncio.to_thread(self._store.read_inventory)
         except ReconcilerError as error:
             condition = Condition(MODELS_INTACT, False, error.reason, str(error))
-            await self._herald.wait(condition, self._applied)
+            await self._herald.wait(condition, self._applied, self._server)
             return
         self._want_listings(local)
         world = World(
@@ -176,11 +187,11 @@ class Agent:
         self.plan, self._memory = newest, newest.memory
         for query, wait_seconds in newest.relist.items():
             self.watches.buckets.hasten(query, wait_seconds)
-        self.watches.want_peers(desired, newest.ask_peers)
+        self.watches.want_peers(desired, {*newest.ask_peers, *self._find_server_peers(desired)})
         if newest.settled and world.git_trouble is None:
             self._applied = desired.commit
         self._remember()
-        await self._herald.tell(world, newest, done, self._applied)
+        await self._herald.tell(world, newest, done, self._applied, self._server)
         self._tracing.end_look(
             newest.steps,
             is_moving=self._hands.busy or newest.in_motion or not self.watches.answered,
@@ -256,6 +267,14 @@ class Agent:
         if found is None and self.board.has_namesake:
             return describe_namesake(self._settings.node, "has asked this one for its status")
         return found
+
+    @property
+    def _server(self) -> ServerStanding | None:
+        return self._supervisor.standing if self._supervisor else None
+
+    def _find_server_peers(self, desired: Desired) -> tuple[str, ...]:
+        is_asking = self._supervisor is not None and self._supervisor.awaits_turn
+        return find_others(desired) if is_asking else ()
 
     @property
     def fetching(self) -> Mapping[tuple[str, int], Progress]:

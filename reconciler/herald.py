@@ -13,6 +13,7 @@ from reconciler import __version__
 from reconciler.follow.watch import STALE
 from reconciler.logs import Note, about
 from reconciler.model import Commit, Condition, Local, Phase
+from reconciler.planning.peers import ServerStanding
 from reconciler.planning.steps import Plan, World
 from reconciler.status.board import StatusBoard
 from reconciler.status.changes import Change, Result
@@ -32,7 +33,9 @@ class Herald:
         self._started_at_seconds = time.time()
         self._conditions: Mapping[str, Condition] = {}
 
-    async def wait(self, condition: Condition, applied: Commit | None) -> None:
+    async def wait(
+        self, condition: Condition, applied: Commit | None, server: ServerStanding | None
+    ) -> None:
         """Say that nothing is done, because of what `condition` says."""
         self._log_conditions((condition,))
         await self._board.publish(
@@ -47,11 +50,17 @@ class Herald:
                 summary=f"nothing is changed: {condition.sentence}",
                 applied=applied,
                 conditions=(condition,),
+                server=server,
             )
         )
 
     async def tell(
-        self, world: World, plan: Plan, done: Sequence[Note], applied: Commit | None
+        self,
+        world: World,
+        plan: Plan,
+        done: Sequence[Note],
+        applied: Commit | None,
+        server: ServerStanding | None,
     ) -> None:
         """Say what one tick found and what it did."""
         for note in done:
@@ -80,6 +89,7 @@ class Herald:
                 members=tuple(member.name for member in desired.group.nodes)
                 if desired.group
                 else (),
+                server=server,
             )
         )
         for change in changes:

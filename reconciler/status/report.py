@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from reconciler.model import Commit, Condition, Deployment, Outcome, Phase, Problem
-from reconciler.planning.peers import ask_of
+from reconciler.planning.peers import ServerStanding, ask_of
 
 Json: TypeAlias = dict[str, Any]
 
@@ -71,6 +71,8 @@ class NodeReport:
     """The group's nodes, as this node sees it."""
     instance: str = ""
     """Drawn by chance when the agent starts: tells two agents of one name apart."""
+    server: ServerStanding | None = None
+    """How far it is with the server that git asks for; None where it leaves that to others."""
 
 
 def render(report: NodeReport) -> Json:
@@ -115,6 +117,13 @@ def render(report: NodeReport) -> Json:
             "free_bytes": report.disk.free_bytes,
             "total_bytes": report.disk.total_bytes,
             "models_bytes": report.disk.models_bytes,
+        },
+        "server": None
+        if report.server is None
+        else {
+            "ask": report.server.ask,
+            "state": report.server.state.value,
+            "sentence": report.server.sentence,
         },
     }
 
