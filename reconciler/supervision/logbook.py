@@ -54,6 +54,10 @@ class Logbook:
         """Take what was seen until now as seen of a server that is gone."""
         self._old_connection = self._connection
 
+    def note_same_server(self) -> None:
+        """Take it back: the server that was to go is the one that runs."""
+        self._old_connection = None
+
     def is_of_now(self, sight: ServerSight) -> bool:
         """Whether this was seen of the server as it runs now, and not of the one before."""
         return sight.connection not in (None, self._old_connection)

@@ -39,10 +39,15 @@ class Replacement:
         self._clock = clock
         self._may_follow = may_follow
         self._waiting_since: float | None = None
+        self._stopping = ""
+        """The id of a container that was told to stop and was not started again since."""
         self._last_pull = ("", 0.0)
 
-    def note_end(self) -> None:
+    def note_end(self, container: Container) -> None:
         """Take in that the container has no successor now."""
+        if container.id == self._stopping and container.is_running:
+            self._log.note_same_server()  # as it turns out, it never stopped
+        self._stopping = ""
         self._waiting_since = None
 
     # --- one container --------------------------------------------------------------------------
@@ -150,6 +155,9 @@ class Replacement:
             Move.REMOVE_NEW: ("removed", engine.remove, new),
         }
         done, call, container = calls[move]
+        if move is Move.START_OLD:
+            self._stopping = ""
+            self._log.note_old_server()
         try:
             await make_change(
                 f"{done} container {container.name} ({container.image})", lambda: call(container)
@@ -160,7 +168,8 @@ class Replacement:
                 return self._pace.soon_seconds
             raise
         finally:
-            if old.is_running:
+            if move is Move.STOP_OLD:
+                self._stopping = old.id
                 self._log.note_old_server()
         return self._pace.soon_seconds
 

@@ -105,7 +105,7 @@ class Supervisor:
 
     async def _tend(self, engine: "ServerEngine", container: Container) -> float:
         """Do what one server needs that has no successor."""
-        self._replacement.note_end()
+        self._replacement.note_end(container)
         if container.name != container.place:
             await make_change(
                 f"gave container {container.name} the name {container.place}",
