@@ -23,7 +23,7 @@ _TOOLS = ("dockerd", "docker", "ip", "iptables", "nsenter", "unshare", "debootst
 _DISK_BYTES = 3 * 1024**3
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
-_COMMAND_SECONDS = 300.0
+_COMMAND_SECONDS = 900.0
 
 
 def find_obstacle() -> str:
