@@ -348,6 +348,23 @@ async def test_others_are_told_of_a_server_that_changes_comes_up_or_fails(
         await node.until(lambda: stands(node) == (ask_of_server(wish), ServerState.STEADY))
 
 
+async def test_what_was_seen_of_a_successor_says_nothing_of_the_server_before_it(
+    node: Node, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick that has not heard of the server since would let another node begin too early."""
+    node.wants(SILENT)
+    async with node.running():
+        await node.until(lambda: ("start", "serving.next") in engine.changes)
+        node.sight = replace(node.sight, wanted=ServerSpec(OLD), connection=5, serves_proven=False)
+        monkeypatch.setattr(node, "look", lambda: node.sight)
+        await node.until(lambda: stands(node)[1] is ServerState.PENDING)
+        node.sight = replace(node.sight, serves_proven=True)
+        await asyncio.sleep(0.1)
+        assert stands(node)[1] is ServerState.PENDING
+        node.sight = replace(node.sight, connection=6)
+        await node.until(lambda: stands(node)[1] is ServerState.STEADY)
+
+
 async def test_others_are_told_of_an_update_that_failed(node: Node) -> None:
     node.wants(ENDING)
     async with node.running():

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.model import Commit, Condition, Deployment, Outcome, Phase, Problem, Progress
+from reconciler.planning.peers import ServerStanding, ServerState
 from reconciler.resources import data_folder
 from reconciler.status.report import WORST_FIRST, Disk, NodeReport, render, timestamp, worst_first
 
@@ -67,6 +68,7 @@ _reports = st.builds(
         st.builds(Problem, _texts, st.integers(0, 9), st.integers(0, 9), _texts), max_size=2
     ).map(tuple),
     disk=st.none() | st.builds(Disk, _sizes, _sizes, _sizes),
+    server=st.none() | st.builds(ServerStanding, _texts, st.sampled_from(ServerState), _texts),
 )
 
 
