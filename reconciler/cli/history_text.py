@@ -14,7 +14,7 @@ from reconciler.cli.history_words import find_changes, headline
 from reconciler.config_repo.checkout import show_id
 from reconciler.history.read import Entry, State
 from reconciler.history.signatures import Signature
-from reconciler.model import Commit
+from reconciler.model import Commit, Rule
 from reconciler.status.changes import Result
 from reconciler.status.client import printable
 from reconciler.status.report import Json, render_commit, timestamp
@@ -67,6 +67,7 @@ def render(told: Told) -> Json:
         "changes": find_changes(entry),
         "from_version": entry.before.serves if entry.before else None,
         "to_version": entry.after.serves if entry.after else None,
+        **_render_names(entry),
         "commit": {
             **render_commit(entry.commit),
             "author_email": entry.author_email,
@@ -93,6 +94,15 @@ def render(told: Told) -> Json:
             for served in told.served
         ],
     }
+
+
+def _render_names(entry: Entry) -> Json:
+    """Return what the versions are called, where they are not simply called by their numbers."""
+    names = [state.title if state else None for state in (entry.before, entry.after)]
+    states = [state for state in (entry.before, entry.after) if state and state.serves is not None]
+    if all(state.title == str(state.serves) for state in states):
+        return {}
+    return {"from_name": names[0], "to_name": names[1]}
 
 
 def _author(entry: Entry) -> str:
@@ -167,4 +177,10 @@ def _render_merge(merge: Commit | None, signature: Signature | None) -> Json | N
 
 
 def _render_state(state: State | None) -> Json | None:
-    return None if state is None else asdict(state)
+    if state is None:
+        return None
+    fields = asdict(state)
+    scheme, name = fields.pop("scheme"), fields.pop("locked_name")
+    if state.scheme.rule is not Rule.NUMBER or name is not None:
+        fields |= {"version_scheme": scheme, "version_name": state.title}
+    return fields

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from reconciler.errors import ConfigError, SourceError
-from reconciler.model import Deployment, Listing, Member, Query
+from reconciler.model import Deployment, Listing, Member
 from reconciler.planning.locks import find_mismatch
 from reconciler.planning.resolve import NotReady, Resolved, resolve
 from reconciler.sources.registry import Sources
@@ -27,7 +27,7 @@ class Offer:
     """How to offer another version instead."""
 
     command: str
-    """What to type, but for the number at its end."""
+    """What to type, but for the version at its end."""
     present: int | None
     """The version that is asked for now, which is no way out."""
 
@@ -45,10 +45,11 @@ def check_bytes(
     `nodes` are those that serve the deployment. Raises ConfigError (BytesGone) when neither the
     bucket nor the nodes have the bytes.
     """
+    name = deployment.scheme.show(version)
     try:
-        listing = sources.open(deployment.source).list(Query(deployment.source, version))
+        listing = sources.open(deployment.source).list(deployment.query_for(version))
     except SourceError as error:
-        return [f"whether version {version} still exists was not checked, because {error}"]
+        return [f"whether version {name} still exists was not checked, because {error}"]
     lack = _find_lack(deployment, version, listing)
     if lack is None:
         return []
@@ -75,7 +76,8 @@ def _find_lack(deployment: Deployment, version: int, listing: Listing) -> str | 
     difference = find_mismatch(locked, answer.snapshot) if locked else None
     if difference is None:
         return None
-    return f"version {version} of {deployment.source} is not what was locked ({difference})"
+    name = deployment.scheme.show(version)
+    return f"version {name} of {deployment.source} is not what was locked ({difference})"
 
 
 @dataclass(slots=True)
@@ -135,13 +137,14 @@ def _name_silent(found: _Answers) -> list[str]:
 
 
 def _make(offer: Offer, deployment: Deployment, version: int, sources: Sources) -> str:
+    show = deployment.scheme.show
     nearest = _find_nearest(deployment, sources, version, {version, offer.present})
     if nearest is None:
-        return f"its source holds no other to go to, so publish {version} again"
-    which = f"the nearest that exists is {nearest}"
+        return f"its source holds no other to go to, so publish {show(version)} again"
+    which = f"the nearest that exists is {show(nearest)}"
     if nearest > version:
-        which = f"no older one exists; the nearest newer one is {nearest}"
-    return f"{which}: `{offer.command} {nearest}`"
+        which = f"no older one exists; the nearest newer one is {show(nearest)}"
+    return f"{which}: `{offer.command} {show(nearest)}`"
 
 
 def _find_nearest(
@@ -149,7 +152,7 @@ def _find_nearest(
 ) -> int | None:
     """Return the highest lower version that could be taken, else the lowest higher one."""
     try:
-        listing = sources.open(deployment.source).list(Query(deployment.source))
+        listing = sources.open(deployment.source).list(deployment.query)
     except SourceError:
         return None
     whole = [
