@@ -1,13 +1,13 @@
 """The phrases that the plan for people and the one for a pull request have in common."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from reconciler.config_repo.checkout import show_id
 from reconciler.model import Commit
 from reconciler.planning.wording import format_bytes
 from reconciler.preview.catalog import Bytes
 from reconciler.preview.remarks import OVER_QUOTA
-from reconciler.preview.report import Action, Preview, Usage, show_version
+from reconciler.preview.report import Action, Preview, ServerChange, Usage, show_version
 
 MEANWHILE = (
     "what such a file said last, while it was good, stays in force, and no model is removed"
@@ -20,7 +20,9 @@ _NAMED_NODES = 12
 def summarize(preview: Preview) -> str:
     """Return the change in one line: "2 models change on 3 nodes: 1.2 GB to download, fits"."""
     models, nodes = preview.models, preview.nodes
-    if not models:
+    if not models and preview.servers:
+        text = _summarize_servers(preview.servers)
+    elif not models:
         text = "no node does anything"
     else:
         change = "changes" if len(models) == 1 else "change"
@@ -31,11 +33,19 @@ def summarize(preview: Preview) -> str:
     elif preview.usages and models:
         is_sized = not any(usage.unsized for found in preview.usages for usage in found.usages)
         text += ", fits" if is_sized else ", fits as far as sizes are known"
+    if models and preview.servers:
+        text += f"; {_summarize_servers(preview.servers)}"
     if preview.problems:
         text += f"; {count(len(preview.problems), 'problem')} in the files"
     elif not preview.is_possible:
         text += "; it cannot be carried out as it is"
     return text
+
+
+def _summarize_servers(changes: Sequence[ServerChange]) -> str:
+    if len(changes) == 1:
+        return f"git asks for another server in group {changes[0].group}"
+    return f"git asks for other servers in {len(changes)} groups"
 
 
 def _summarize_download(preview: Preview) -> str:
@@ -75,6 +85,32 @@ def list_doings(action: Action) -> Iterator[tuple[str, str]]:
         yield "delete", show_bytes(item)
     if action.trouble:
         yield "but", action.trouble
+
+
+def show_course(change: ServerChange) -> str:
+    """Return how the servers of a group come to be as the head says."""
+    if not change.replaces:
+        return "not replaced: what git names no more stays as it runs"
+    return "replaced, one node after the other, on nodes with RECONCILER_SUPERVISE=follow"
+
+
+def list_server_changes(change: ServerChange) -> Iterator[tuple[str, str]]:
+    """Yield what becomes other of a group's servers, each as a word and what it is about."""
+    before, after = change.image_before, change.image_after
+    if before != after:
+        yield "image", f"{before or 'as it is'} -> {after or 'as it is'}"
+    if change.flags_before is not None and change.flags_after is not None:
+        if change.flags_added:
+            yield "add", " ".join(change.flags_added)
+        if change.flags_removed:
+            yield "remove", " ".join(change.flags_removed)
+    elif change.flags_before != change.flags_after:
+        flags = (change.flags_before, change.flags_after)
+        yield "flags", " -> ".join(map(_show_flags, flags))
+
+
+def _show_flags(flags: tuple[str, ...] | None) -> str:
+    return "as they are" if flags is None else " ".join(flags) or "none of its own"
 
 
 def show_bytes(item: Bytes) -> str:
