@@ -28,6 +28,8 @@ BAD_ARCHIVE = "BadArchive"
 _ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 _MAX_PART_BYTES = 255
 _MAX_PATH_BYTES = 1024
+_MAX_PARTS = 32
+"""Folders within each other, and the name; SavedModels have three. Deleting holds each open."""
 # absl::SimpleAtoi: the whole name, ASCII blanks around it and one sign tolerated
 # (TensorFlow Serving 2.20 source, file_system_storage_path_source.cc, ParseVersionNumber).
 _NUMBER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*")
@@ -160,11 +162,16 @@ def check_path(path: str, noun: str = "object name") -> str | None:
         len(part.encode()) > _MAX_PART_BYTES for part in parts
     ):
         return f"{shown} is too long for a file system (at most {_MAX_PART_BYTES} bytes a part)"
+    if len(parts) > _MAX_PARTS:
+        return f"{shown} lies too deep (at most {_MAX_PARTS} parts)"
     return None
 
 
 class Names:
-    """The names of one version, taken in one after the other."""
+    """The names of one version, taken in one after the other.
+
+    The folders that they lie in count as well: a file of a few bytes may bring dozens of them.
+    """
 
     def __init__(self, noun: str = "object name") -> None:
         self._noun = noun
@@ -195,6 +202,8 @@ class Names:
             if name in (self._folders if is_file else self._files):
                 return f"the {self._noun} {show_name(name)} is both a file and a folder"
             (self._files if is_file else self._folders).add(name)
+        if len(self._spelled) > MAX_FILES:
+            return f"it has more than the {MAX_FILES:,} files and folders that a model may have"
         return None
 
 

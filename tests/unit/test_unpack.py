@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import DownloadError, InstallError
 from reconciler.model import LocalVersion, Progress, Query, Snapshot
+from reconciler.planning import versions
 from reconciler.sources.file import FileSource
 from reconciler.sources.sums import read_sums, render_sums
 from reconciler.store import unpack
@@ -250,6 +251,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "tar: a control character": ("42.tar", tar_of(make_member("a\nb")), "control character"),
     "tar: no text": ("42.tar", tar_of(make_member("a\udcff")), "control character"),
     "tar: too long": ("42.tar", tar_of(make_member("x" * 300)), "too long for a file system"),
+    "tar: too deep": ("42.tar", tar_of(make_member("a/" * 32 + "a")), "lies too deep"),
     "tar: a header that never ends": ("42.tgz", endless_header(), "longer than any name needs"),
     "tar: not compressed": ("42.tar.gz", tar_of(), "cut off or damaged"),
     "tar: compressed": ("42.tar", gzip.compress(tar_of()), "cut off or damaged"),
@@ -384,6 +386,18 @@ def test_ten_million_entries_are_not_even_read(
     monkeypatch.setattr(unpack, "_STEP_ENTRIES", 1)
     with pytest.raises(InstallError, match="more than the 1,000 entries") as raised:
         world.fetch(world.publish("42.tar.gz", thousands * 1000))
+    assert raised.value.reason == "BadArchive"
+    check_that_nothing_came(world)
+
+
+def test_folders_that_files_bring_with_them_count_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 100,000 entries may name a path of its own, and each part of it is a folder."""
+    monkeypatch.setattr(versions, "MAX_FILES", 1000)
+    deep = {f"{number}/" + "a/" * 29 + "a": b"" for number in range(50)}
+    with pytest.raises(InstallError, match="more than the 1,000 files and folders") as raised:
+        world.fetch(world.publish("42.tar.gz", pack(deep, "tar.gz")))
     assert raised.value.reason == "BadArchive"
     check_that_nothing_came(world)
 
