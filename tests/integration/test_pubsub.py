@@ -155,6 +155,16 @@ async def test_every_message_is_acknowledged_and_what_waited_is_taken(
     assert (len(local.acknowledged), local.waiting) == (2500, {})
 
 
+async def test_messages_may_be_large(local: LocalPubSub, node: Node) -> None:
+    """Who publishes decides what is in a notification; a thousand of them come at once."""
+    metadata = {f"metadata{number}": "x" * 1000 for number in range(6)}
+    await local.publish([written(f"{RANKER}/42/{number}") | metadata for number in range(1000)])
+    node.start()
+    await node.wait(lambda: node.wakes)
+    assert node.wakes == [{RANKER}]
+    assert (len(local.acknowledged), local.waiting) == (1000, {})
+
+
 async def test_to_wait_in_vain_is_no_trouble(
     local: LocalPubSub,
     node: Node,
