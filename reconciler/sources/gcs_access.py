@@ -79,6 +79,8 @@ class Access:
         self._credentials = _go_unsigned() if emulator else find_credentials(scope, self._request)
         self.anonymous = isinstance(self._credentials, AnonymousCredentials)
         self._renewing = threading.Lock()
+        self._asked = 0
+        self._failure: Exception | None = None
         self._renewed_at = -_MIN_TOKEN_AGE_SECONDS
         self._refused: object = None
         self._looked_at = time.monotonic()
@@ -125,17 +127,34 @@ class Access:
             await run_beside(self.renew_token, "token")
 
     def renew_token(self) -> None:
-        """The same, blocking."""
+        """The same, blocking.
+
+        Whoever waited while another asked has that answer, be it a bad one: if each reader asked
+        again, an endpoint that hangs would hold up the last of them for as many deadlines.
+        """
+        asked_before = self._asked
         with self._renewing:
             if self._has_token:
                 return
+            if self._failure is not None and self._asked != asked_before:
+                raise self._failure
             try:
-                self._credentials.refresh(self._request)
-            except (ValueError, TypeError, LookupError, AttributeError) as error:
-                # An answer that is no token's: the library looks into it without looking at it.
-                words = f"the answer was no token ({type(error).__name__})"
-                raise RefreshError(words) from error  # type: ignore[no-untyped-call]
-            self._renewed_at, self._refused = time.monotonic(), None
+                self._ask_for_token()
+            except Exception as error:
+                self._failure = error
+                raise
+            finally:
+                self._asked += 1
+            self._failure = None
+
+    def _ask_for_token(self) -> None:
+        try:
+            self._credentials.refresh(self._request)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            # An answer that is no token's: the library looks into it without looking at it.
+            words = f"the answer was no token ({type(error).__name__})"
+            raise RefreshError(words) from error  # type: ignore[no-untyped-call]
+        self._renewed_at, self._refused = time.monotonic(), None
 
     def provide_token(self) -> "GCSCredential":
         """Return the bearer token for the bulk reader as `ensure_token` left it."""

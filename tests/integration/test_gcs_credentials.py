@@ -7,6 +7,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.auth.exceptions import RefreshError
 
 from reconciler.errors import DownloadError, SourceError
 from reconciler.model import Listing, Query, Snapshot, StoredFile
@@ -401,6 +403,50 @@ async def test_no_answer_where_tokens_are_given(world: World, key: Path) -> None
     error = await world.refuse(world.open())
     assert error.reason == "ListingFailed"
     assert "where tokens are given nobody answers" in str(error)
+
+
+class CountingLock:
+    """A lock that knows how many have come to it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.count += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+async def test_readers_who_wait_for_one_token_share_the_answer(
+    world: World, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    all_wait = threading.Event()
+
+    def refuse(body: str) -> Fault:
+        asked.append(body)
+        all_wait.wait(10)
+        return Fault(status=400, body=b'{"error": "invalid_grant", "error_description": "no"}')
+
+    access = Access({}, endpoint=world.proxy.url)
+    world.accesses.append(access)
+    world.issuer.fault = refuse
+    lock = CountingLock()
+    monkeypatch.setattr(access, "_renewing", lock)
+    readers = [asyncio.create_task(access.ensure_token()) for _ in range(8)]
+    async with asyncio.timeout(10):
+        while lock.count < 8:
+            await asyncio.sleep(0.01)
+    all_wait.set()
+    answers = await asyncio.gather(*readers, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [RefreshError] * 8
+    assert len(asked) == 1
+    world.issuer.fault = lambda _: None
+    await access.ensure_token()
+    assert access.provide_token()["token"] == world.issuer.issued[-1]
 
 
 # --- who pays ---------------------------------------------------------------------------------
