@@ -133,12 +133,14 @@ def _tell(change: Change) -> str:
     commit = f"for commit {change.commit.id[:8]}"
     match change.result:
         case Result.DEPLOYED:
-            before = "" if change.from_version is None else f" (was {change.from_version})"
-            return f"deployed {change.model} {change.to_version}{before} {commit}"
+            former = change.from_name or change.from_version
+            before = "" if former is None else f" (was {former})"
+            return f"deployed {change.model} {change.to_name or change.to_version}{before} {commit}"
         case Result.STOPPED:
             return f"stopped {change.model} {commit}"
         case Result.REMOVED:
             return f"removed {change.model} {commit}"
         case Result.FAILED:
-            version = "" if change.to_version is None else f" {change.to_version}"
+            name = change.to_name or change.to_version
+            version = "" if name is None else f" {name}"
             return f"{change.model}{version} failed {commit}: {change.why}"

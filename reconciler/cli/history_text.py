@@ -88,6 +88,7 @@ def render(told: Told) -> Json:
                 "result": served.result.value,
                 "reason": served.reason,
                 "version": served.version,
+                **({"version_name": served.name} if served.name else {}),
                 "time": timestamp(served.time_seconds),
                 "commit_to_serving_seconds": served.seconds,
             }
@@ -126,7 +127,7 @@ def _fate(served: Served) -> str:
     match served.result:
         case Result.DEPLOYED:
             waited = "" if served.seconds is None else f", {_duration(served.seconds)} after it"
-            return f"{served.node} served {served.version} at {when}{waited}"
+            return f"{served.node} served {served.name or served.version} at {when}{waited}"
         case Result.FAILED:
             return f"{served.node} failed at {when} ({served.reason})"
     return f"{served.node} {served.result} at {when}"

@@ -157,6 +157,11 @@ def worst_first(deployments: Iterable[Json]) -> list[Json]:
     )
 
 
+def name_version(item: Mapping[str, Any], version: int) -> str:
+    """Return what a version of a rendered deployment is called."""
+    return str(item.get("version_names", {}).get(str(version), version))
+
+
 def _render_outcomes(
     outcomes: Iterable[Outcome], holders: Mapping[str, Sequence[str]], now_seconds: float
 ) -> list[Json]:
@@ -190,6 +195,7 @@ def _render_outcome(outcome: Outcome, holders: Sequence[str], now_seconds: float
         "wanted_version": outcome.wanted,
         "serving_versions": sorted(outcome.serving),
         "installed_versions": sorted(outcome.installed),
+        "version_names": {str(version): name for version, name in sorted(outcome.names.items())},
         "wanted_labels": dict(sorted(deployment.labels.items())),
         "labels": dict(sorted(outcome.labels.items())),
         "progress": None
