@@ -176,6 +176,7 @@ class Agent:
             peers=self.watches.peers.peers,
             namesake=self._find_namesake(),
             members_trouble=self.watches.find_members_trouble(desired),
+            notifications=self.watches.notifications,
             supervised=self._supervisor.condition if self._supervisor else None,
         )
         now = self._clock()

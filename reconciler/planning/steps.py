@@ -108,6 +108,8 @@ class World:
     """Where another agent of this node's name answers, if one does."""
     members_trouble: Unavailable | None = None
     """Why it is not known for sure which nodes the group has; those known last stay."""
+    notifications: Condition | None = None
+    """Whether the buckets' notifications are read; None where none are asked for."""
     supervised: Condition | None = None
     """How the server's container is; None where it is not this agent's to look after."""
 
