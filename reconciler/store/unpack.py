@@ -15,6 +15,9 @@ Limits count what is written, whatever the archive says of itself:
 Names are judged by the rule that object names are judged by, and no link is ever made, so nothing
 can be written outside of the folder. Folders come with the files in them; empty ones do not,
 just as a bucket has none. An archive within the archive is a file like any other.
+
+Left out is what macOS's Finder puts beside what was packed, and nothing else: the folder __MACOSX
+at the top, and .DS_Store in any folder. They would else be taken for a second model.
 """
 
 import os
@@ -104,7 +107,7 @@ class Unpacking:
                     continue
                 if mistake := names.add(name, is_folder=entry.is_folder):
                     raise BadArchiveError(mistake)
-                if not entry.is_folder:
+                if not entry.is_folder and not _is_finders(name):
                     yield from self._write(name, entry)
 
     def _write(self, name: str, entry: Entry) -> Iterator[None]:
@@ -181,6 +184,11 @@ class Unpacking:
 def _advance(steps: Iterator[None]) -> bool:
     """Take the next step; return whether there was one."""
     return next(steps, _DONE) is not _DONE
+
+
+def _is_finders(name: str) -> bool:
+    """Whether macOS's Finder has put the file there by itself."""
+    return name.startswith("__MACOSX/") or name.rpartition("/")[2] == ".DS_Store"
 
 
 def _clean_name(entry: Entry) -> str:

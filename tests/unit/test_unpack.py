@@ -104,6 +104,52 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+FINDERS = ("__MACOSX/._export", "__MACOSX/export/._saved_model.pb", ".DS_Store", "export/.DS_Store")
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("within", ["", "export/"])
+def test_what_finder_puts_beside_a_model_is_left_out(
+    world: World, packing: Packing, within: str
+) -> None:
+    files = {within + path: data for path, data in WHOLE.items()}
+    archive = pack({**dict.fromkeys(FINDERS, b"\0\5\x16\7"), **files}, packing)
+    world.fetch(world.publish(f"42.{packing}", archive))
+    assert world.installed == WHOLE
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "__macosx/a",
+        "__MACOSX",
+        "__MACOSX.txt",
+        "._export",
+        "Thumbs.db",
+        ".DS_Store/a",
+        "DS_Store",
+        ".ds_store",
+    ],
+)
+def test_nothing_that_only_looks_like_it_is_left_out(world: World, name: str) -> None:
+    snapshot = world.publish("42.zip", pack({**WHOLE, name: b"1"}, "zip"))
+    world.fetch(snapshot)
+    assert world.installed == {**WHOLE, name: b"1"}
+    # Nor does it make two folders one.
+    shutil.rmtree(world.models)
+    within = {f"export/{path}": data for path, data in WHOLE.items()}
+    with pytest.raises(InstallError, match="neither at its top nor within one single folder"):
+        world.fetch(world.publish("42.zip", pack({**within, name: b"1"}, "zip")))
+
+
+@pytest.mark.parametrize("name", ["__MACOSX/../../a", "__MACOSX//a", "../.DS_Store", "/.DS_Store"])
+def test_a_name_that_leads_elsewhere_is_refused_under_finders_too(world: World, name: str) -> None:
+    with pytest.raises(InstallError) as caught:
+        world.fetch(world.publish("42.zip", pack({**WHOLE, name: b"1"}, "zip")))
+    assert caught.value.reason == "BadArchive"
+    assert not (world.models / "ranker" / "42").exists()
+
+
 @pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("within", ["", "./", "export/", "./export/"])
 @pytest.mark.parametrize("place", ["42.{}", "42/model.{}"], ids=["beside", "in a folder"])
