@@ -16,6 +16,7 @@ from reconciler.model import (
     VersionScheme,
     VersionStatus,
 )
+from reconciler.planning.events import FINAL_REASONS
 from reconciler.planning.goals import OTHER_BYTES, Target, Trouble
 from reconciler.planning.golden import TRYING
 from reconciler.planning.handover import Handover
@@ -279,7 +280,9 @@ def _in_the_way(target: Target, sight: Sight) -> _Verdict | None:
         failure = memory.fetch_failures.get(version)
         is_same = failure and snapshot and failure.digest == snapshot.digest
         if failure and is_same and version not in (sight.progress or {}):
-            return _from_failure(failure.message, failure, sight)
+            verdict = _from_failure(failure.message, failure, sight)
+            is_final = failure.reason in FINAL_REASONS
+            return replace(verdict, retry_in_seconds=None) if is_final else verdict
     if memory.refusal is not None:
         what = f"TensorFlow Serving refused the config: {memory.refusal.message}"
         return _from_failure(what, memory.refusal, sight)

@@ -20,7 +20,7 @@ from reconciler.model import (
     VersionStatus,
 )
 from reconciler.planning.conditions import find_change_condition, find_conditions
-from reconciler.planning.events import RELOAD_UNANSWERED
+from reconciler.planning.events import FINAL_REASONS, RELOAD_UNANSWERED
 from reconciler.planning.goals import (
     Target,
     Trouble,
@@ -43,7 +43,6 @@ from reconciler.planning.holds import (
     find_node_hold,
     has_no_past,
 )
-from reconciler.planning.locks import LOCK_MISMATCH
 from reconciler.planning.memory import Memory, ModelMemory, is_active, observe, without_ghosts
 from reconciler.planning.outcome import (
     DOWNLOADING,
@@ -58,7 +57,6 @@ from reconciler.planning.outcome import (
     describe_handover,
     describe_leaving,
 )
-from reconciler.planning.resolve import INCOMPLETE
 from reconciler.planning.restart import find_restart_config, forget_good, keep_safe
 from reconciler.planning.retention import Leaving, find_leaving, find_removals
 from reconciler.planning.rollout import Goal, Request, explain, next_request
@@ -74,11 +72,8 @@ from reconciler.planning.steps import (
     WriteConfig,
 )
 from reconciler.planning.trial_names import model_of, trial_name
-from reconciler.planning.versions import BAD_ARCHIVE
 from reconciler.planning.waves import await_turn
 
-_FINAL = frozenset({LOCK_MISMATCH, BAD_ARCHIVE, INCOMPLETE})
-"""Bytes of which one of these was said stay so; another lock or other bytes are tried at once."""
 _MOVING = frozenset({DOWNLOADING, LOADING, WAITING, MOVING_LABELS, UNLOADING, LISTING, TRYING})
 
 
@@ -372,7 +367,7 @@ def _fetches(
         for version, snapshot in sorted(target.snapshots.items()):
             failure = memory.of(model).fetch_failures.get(version)
             is_same = failure and failure.digest == snapshot.digest
-            waits = failure and (now < failure.retry_at or failure.reason in _FINAL)
+            waits = failure and (now < failure.retry_at or failure.reason in FINAL_REASONS)
             if (model, version) not in room and not (is_same and waits):
                 locked = target.deployment.locked(version)
                 reason = f"{target.deployment.path} wants version {snapshot.title}"

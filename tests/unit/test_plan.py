@@ -428,7 +428,7 @@ def test_a_download_that_failed_waits_its_turn_and_a_new_commit_tries_at_once() 
     assert fetches(make_plan(replace(world, desired=changed), memory)) == [("a", 2)]
 
 
-@pytest.mark.parametrize("reason", ["BadArchive", "Incomplete"])
+@pytest.mark.parametrize("reason", ["BadArchive", "Incomplete", "LockMismatch"])
 def test_bytes_that_cannot_be_installed_are_not_fetched_again_before_there_are_others(
     reason: str,
 ) -> None:
@@ -437,9 +437,12 @@ def test_bytes_that_cannot_be_installed_are_not_fetched_again_before_there_are_o
     memory = make_plan(world, memory).memory
     failed = FetchFailed("a", 2, snapshot("a", 2).digest, reason, "it is cut off")
     memory = fold(memory, failed, NOW)
-    later = plan(world, memory, LIMITS, NOW + 3600)
-    assert fetches(later) == []
-    assert (later.outcomes[0].phase, later.outcomes[0].reason) == (Phase.FAILED, reason)
+    for now in (NOW, NOW + 3600):
+        made = plan(world, memory, LIMITS, now)
+        assert fetches(made) == []
+        (outcome,) = [item for item in made.outcomes if item.deployment.model == "a"]
+        assert (outcome.phase, outcome.reason) == (Phase.FAILED, reason)
+        assert outcome.retry_in_seconds is None, "no time brings other bytes"
     other = replace(world, available=available(listing("a", 2, pin=2, generation=2)))
     assert fetches(make_plan(other, memory)) == [("a", 2)]
 
