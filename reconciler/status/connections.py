@@ -32,7 +32,7 @@ class _Guest(Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether no request is being answered."""
+        """Whether it is the client's turn."""
         ...
 
 
@@ -59,8 +59,8 @@ class Connection(H11Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+        """Whether no request is being answered, or not before the client has sent all of it."""
+        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
 
 class Handshake(asyncio.Protocol):

@@ -20,6 +20,7 @@ from reconciler.resources import data_folder
 from reconciler.status import connections
 from reconciler.status.board import StatusBoard
 from reconciler.status.connections import MAX_CONNECTIONS
+from reconciler.status.hooks import HookSettings
 from reconciler.status.journal import Journal
 from reconciler.status.metrics import Metrics
 from reconciler.status.report import NodeReport, render
@@ -78,7 +79,14 @@ async def running_node(
         heartbeat_limit_seconds=30,
         clock=clock,
     )
-    server = StatusServer(board, listen, token_file=token if token_file else None)
+    hook_secret = tmp_path / "hook-secret"
+    hook_secret.write_text("a secret of hooks")
+    server = StatusServer(
+        board,
+        listen,
+        token_file=token if token_file else None,
+        hooks=HookSettings(hook_secret),
+    )
     task = asyncio.create_task(server.serve())
     host = listen.rpartition(":")[0]
     try:
@@ -331,6 +339,31 @@ async def test_connections_that_never_ask_do_not_make_a_healthy_node_look_dead(
     for _ in range(MAX_CONNECTIONS + 10):
         connection = await asyncio.open_connection("127.0.0.1", node.server.port)
         connection[1].write(beginning)
+        silent.append(connection)
+
+    answers = [await node.client.get("/livez") for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert await _is_ended(silent[0][0]), "the oldest of them is still there"
+    for _, writer in silent:
+        writer.close()
+    assert caplog.records == []
+
+
+async def test_hooks_whose_bodies_never_come_do_not_make_a_healthy_node_look_dead(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /hooks/git HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+    head += b"Content-Type: application/json\r\n"
+    head += b"X-GitHub-Event: push\r\nX-Hub-Signature-256: sha256=0\r\n\r\n"
+    silent = []
+    for number in range(MAX_CONNECTIONS + 10):
+        # From several addresses, each of which is within its limit.
+        address = (f"127.0.0.{2 + number // 50}", 0)
+        connection = await asyncio.open_connection(
+            "127.0.0.1", node.server.port, local_addr=address
+        )
+        connection[1].write(head)
         silent.append(connection)
 
     answers = [await node.client.get("/livez") for _ in range(3)]
