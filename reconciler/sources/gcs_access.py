@@ -43,6 +43,8 @@ _MIN_TOKEN_AGE_SECONDS = 10.0
 """A token younger than this is not renewed for being refused: the next would be refused too."""
 _LOOK_AGAIN_SECONDS = 300.0
 """Between two searches for credentials; off Google's machines each takes some ten seconds."""
+_NONE_FOUND = "credentials were not found"
+"""What the library says where there are none. Of a file of gcloud's that is broken it says other."""
 _ALWAYS_ASK = datetime(2000, 1, 1, tzinfo=UTC)
 """Expiry of every token handed to the reader, so that it keeps none that was replaced here."""
 
@@ -216,7 +218,7 @@ def find_credentials(scope: str, request: Request | None = None) -> Any:
     try:
         credentials, _ = google.auth.default(scopes=[scope], request=request or _Request())
     except DefaultCredentialsError as error:
-        if key_file is None:
+        if key_file is None and _NONE_FOUND in str(error):
             return _go_unsigned()
         raise explain_broken_credentials(key_file, KEY_VARIABLE, error) from error
     except Exception as error:

@@ -235,6 +235,16 @@ def test_a_broken_key_is_an_error_and_is_read_again_once_it_was_exchanged(
     sources.close()
 
 
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"type": "authorized_user"}'])
+def test_a_broken_file_of_gclouds_is_no_reason_to_go_unsigned(content: str, tmp_path: Path) -> None:
+    folder = tmp_path / "gcloud"
+    folder.mkdir()
+    (folder / "application_default_credentials.json").write_text(content)
+    with pytest.raises(SourceError, match="credentials of this machine cannot be used") as raised:
+        Sources().open(RANKER)
+    assert raised.value.reason == "Unauthenticated"
+
+
 # --- other kinds ------------------------------------------------------------------------------
 
 
