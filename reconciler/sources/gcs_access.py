@@ -44,7 +44,7 @@ _MIN_TOKEN_AGE_SECONDS = 10.0
 _LOOK_AGAIN_SECONDS = 300.0
 """Between two searches for credentials; off Google's machines each takes some ten seconds."""
 _NONE_FOUND = "credentials were not found"
-"""What the library says where there are none. Of a file of gcloud's that is broken it says other."""
+"""What the library says where there are none; of a broken file of gcloud's it says otherwise."""
 _ALWAYS_ASK = datetime(2000, 1, 1, tzinfo=UTC)
 """Expiry of every token handed to the reader, so that it keeps none that was replaced here."""
 
