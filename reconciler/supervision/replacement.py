@@ -82,8 +82,9 @@ class Replacement:
         elif held := self._find_hold(container, sight, wanted):
             self._log.show(held)
         else:
+            # It still serves, and may be told to leave it at that while an image is on its way.
             sentence = f"{words.describe(wanted)} is being prepared"
-            self._log.stand(wanted, ServerState.REPLACING, sentence, awaits_turn=True)
+            self._log.stand(wanted, ServerState.PENDING, sentence, awaits_turn=True)
             return await self._prepare(engine, container, wanted, image, found)
         return self._pace.look_seconds
 

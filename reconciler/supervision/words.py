@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from reconciler.model import Condition, ServerSpec
 from reconciler.planning.conditions import SERVER_SUPERVISED
-from reconciler.planning.peers import NO_ADDRESS
+from reconciler.planning.server_turns import WAITS_FOR_TURN
 from reconciler.planning.supervision import RestartNeed, ServerSight
 from reconciler.planning.wording import format_seconds, join_words
 from reconciler.supervision.container import Container
@@ -70,7 +70,7 @@ def tell_held_update(
 
 
 def tell_turn(wanted: ServerSpec, sight: ServerSight, container: Container) -> Condition | None:
-    """Say which node comes first, if one does; to wait for it is no trouble of this one.
+    """Say which node is in the way, if one is; only to wait for one that comes first is no trouble.
 
     A server that ends again and again is no loss to its group, whoever's turn it is.
     """
@@ -78,7 +78,7 @@ def tell_turn(wanted: ServerSpec, sight: ServerSight, container: Container) -> C
     if turn is None or container.state == "restarting":
         return None
     sentence = f"{describe(wanted)} waits: {turn.sentence}"
-    return Condition(SERVER_SUPERVISED, turn.reason != NO_ADDRESS, turn.reason, sentence)
+    return Condition(SERVER_SUPERVISED, turn.reason == WAITS_FOR_TURN, turn.reason, sentence)
 
 
 def tell_hindrance(container: Container, wanted: ServerSpec, hindrance: str) -> Condition:

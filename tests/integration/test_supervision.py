@@ -265,20 +265,18 @@ async def test_an_update_waits_for_its_turn_and_has_the_others_asked_meanwhile(
 
 
 @pytest.mark.parametrize(
-    ("turn", "holds"),
+    "turn",
     [
-        (Hold("UpdateHalted", "a failed it"), True),
-        (Hold(NO_ADDRESS, "a cannot be asked: the group gives no address for a"), False),
+        Hold("UpdateHalted", "a failed it"),
+        Hold(NO_ADDRESS, "a cannot be asked: the group gives no address for a"),
     ],
 )
-async def test_only_what_this_node_can_do_something_about_is_its_trouble(
-    node: Node, turn: Hold, holds: bool
-) -> None:
+async def test_what_does_not_end_by_waiting_is_a_trouble(node: Node, turn: Hold) -> None:
     node.wants(NEW)
     node.sight = replace(node.sight, turn=turn)
     async with node.running():
         condition = await node.until_says(turn.reason)
-        assert (condition.holds, condition.sentence) == (holds, f"{NEW} waits: {turn.sentence}")
+        assert (condition.holds, condition.sentence) == (False, f"{NEW} waits: {turn.sentence}")
 
 
 async def test_a_successor_that_is_not_started_yet_waits_for_its_turn_too(
