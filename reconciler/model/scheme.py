@@ -84,7 +84,8 @@ class VersionScheme:
 
     def show(self, version: int) -> str:
         """Return what a sentence calls a version, also one that has no name under this rule."""
-        return self.name(version) or f"number {version}"
+        plain = str(version) if self.rule is Rule.NUMBER else f"number {version}"
+        return self.name(version) or plain
 
 
 NUMBER = VersionScheme()

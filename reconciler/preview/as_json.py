@@ -14,6 +14,7 @@ actions          a list, by group and model:
     loads, unloads                  versions
     labels                          label, version_before, version_after
     gap                             whether a node serves no version of it in between
+    version_names                   number -> name, where versions are not called by their numbers
     trouble                         why it does not come to be as the head says, or null
 servers          a list, by group, of changes of its `serving`:
     group, path, nodes
@@ -107,6 +108,7 @@ def _action(found: ModelAction) -> dict[str, Any]:
         ],
         "gap": action.has_gap,
         "trouble": action.trouble,
+        "version_names": {str(version): name for version, name in action.names},
     }
 
 

@@ -115,10 +115,10 @@ def _show_remark(remark: Remark) -> str:
 
 def _show_row(found: ModelAction) -> str:
     action = found.action
-    downloads = ", ".join(map(show_bytes, action.downloads))
+    downloads = ", ".join(show_bytes(action, item) for item in action.downloads)
     if not downloads and action.reused:
-        downloads = f"none, {show_versions(action.reused)} is still on disk"
-    deleted = ", ".join(map(show_bytes, action.deleted))
+        downloads = f"none, {show_versions(action, action.reused)} is still on disk"
+    deleted = ", ".join(show_bytes(action, item) for item in action.deleted)
     cells = (
         action.group,
         action.model,

@@ -63,6 +63,13 @@ class Action:
     trouble: str | None = None
     """Why it does not come to be as the head says; None where it does."""
     description: str = ""
+    names: tuple[tuple[int, str], ...] = ()
+    """What those of its versions are called that are not simply called by their numbers."""
+
+    def show(self, version: int | None) -> str:
+        """Return a version as people read it."""
+        names = dict(self.names)
+        return names[version] if version in names else show_version(version)
 
     @property
     def is_idle(self) -> bool:

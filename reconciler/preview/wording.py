@@ -7,7 +7,7 @@ from reconciler.model import Commit
 from reconciler.planning.wording import format_bytes
 from reconciler.preview.catalog import Bytes
 from reconciler.preview.remarks import OVER_QUOTA
-from reconciler.preview.report import Action, Preview, ServerChange, Usage, show_version
+from reconciler.preview.report import Action, Preview, ServerChange, Usage
 
 MEANWHILE = (
     "what such a file said last, while it was good, stays in force, and no model is removed"
@@ -61,10 +61,10 @@ def _summarize_download(preview: Preview) -> str:
 def headline(action: Action) -> str:
     """Return what the model goes from and to: `41 -> 42`, `new, 42`, `42 -> none`."""
     if action.before is None and action.after is not None:
-        return f"none -> {show_version(action.after)}"
+        return f"none -> {action.show(action.after)}"
     if action.before == action.after or (action.is_idle and action.after is None):
-        return show_version(action.before)
-    return f"{show_version(action.before)} -> {show_version(action.after)}"
+        return action.show(action.before)
+    return f"{action.show(action.before)} -> {action.show(action.after)}"
 
 
 def list_doings(action: Action) -> Iterator[tuple[str, str]]:
@@ -72,17 +72,17 @@ def list_doings(action: Action) -> Iterator[tuple[str, str]]:
     if action.is_idle:
         yield "nothing", "no node does anything for it"
     for item in action.downloads:
-        yield "download", show_bytes(item)
+        yield "download", show_bytes(action, item)
     for version in action.reused:
-        yield "reuse", f"{version}: nothing is downloaded, it is still on disk"
+        yield "reuse", f"{action.show(version)}: nothing is downloaded, it is still on disk"
     if action.loaded:
-        yield "load", show_versions(action.loaded)
+        yield "load", show_versions(action, action.loaded)
     for move in action.labels:
-        yield "label", f"{move.label} {show_version(move.before)} -> {show_version(move.after)}"
+        yield "label", f"{move.label} {action.show(move.before)} -> {action.show(move.after)}"
     if action.unloaded:
-        yield "unload", show_versions(action.unloaded)
+        yield "unload", show_versions(action, action.unloaded)
     for item in action.deleted:
-        yield "delete", show_bytes(item)
+        yield "delete", show_bytes(action, item)
     if action.trouble:
         yield "but", action.trouble
 
@@ -113,17 +113,17 @@ def _show_flags(flags: tuple[str, ...] | None) -> str:
     return "as they are" if flags is None else " ".join(flags) or "none of its own"
 
 
-def show_bytes(item: Bytes) -> str:
+def show_bytes(action: Action, item: Bytes) -> str:
     """Return a version with its size: `42 (4 files, 1.2 GB)`."""
     if item.size_bytes is None:
-        return f"{show_version(item.version)} (size unknown)"
+        return f"{action.show(item.version)} (size unknown)"
     files = f"{count(item.files, 'file')}, " if item.files is not None else ""
-    return f"{show_version(item.version)} ({files}{format_bytes(item.size_bytes)})"
+    return f"{action.show(item.version)} ({files}{format_bytes(item.size_bytes)})"
 
 
-def show_versions(versions: Iterable[int]) -> str:
+def show_versions(action: Action, versions: Iterable[int]) -> str:
     """Return versions as a list."""
-    return ", ".join(show_version(version) for version in versions)
+    return ", ".join(map(action.show, versions))
 
 
 def show_usage(usage: Usage) -> str:
