@@ -191,7 +191,14 @@ class Hands:
         try:
             with self.tracing.span("download", **_facts_of(step)):
                 source = await run_beside(lambda: self.sources.open(snapshot.source), "open source")
-                await self.store.fetch(model, snapshot, source, show, sha256=step.sha256)
+                await self.store.fetch(
+                    model,
+                    snapshot,
+                    source,
+                    show,
+                    sha256=step.sha256,
+                    most_bytes=step.most_bytes,
+                )
             event: Event = Fetched(model, snapshot.version)
         except ReconcilerError as error:
             event = FetchFailed(model, snapshot.version, snapshot.digest, error.reason, str(error))

@@ -60,7 +60,7 @@ from reconciler.planning.outcome import (
 from reconciler.planning.restart import find_restart_config, forget_good, keep_safe
 from reconciler.planning.retention import Leaving, find_leaving, find_removals
 from reconciler.planning.rollout import Goal, Request, explain, next_request
-from reconciler.planning.room import find_room
+from reconciler.planning.room import find_room, limit_unpacked
 from reconciler.planning.steadiness import time_deployed
 from reconciler.planning.steps import (
     Configure,
@@ -108,7 +108,9 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     goals = trials.withhold(goals)
     room = find_room(targets, local, world.fetching or {}, desired.group)
 
-    steps: list[Step] = [*_fetches(targets, room, memory, now), *trials.steps]
+    limits_bytes = limit_unpacked(targets, local, desired.group, room)
+
+    steps: list[Step] = [*_fetches(targets, room, limits_bytes, memory, now), *trials.steps]
     elsewhere: tuple[str, ...] = ()
     if isinstance(served, Served):
         elsewhere = _find_elsewhere(memory, local)
@@ -357,6 +359,7 @@ def _write_restart_config(memory: Memory, world: World) -> Iterable[WriteConfig]
 def _fetches(
     targets: Iterable[Target],
     room: Mapping[tuple[str, int], Trouble],
+    limits_bytes: Mapping[tuple[str, int], int],
     memory: Memory,
     now: float,
 ) -> Iterable[Fetch]:
@@ -371,7 +374,8 @@ def _fetches(
             if (model, version) not in room and not (is_same and waits):
                 locked = target.deployment.locked(version)
                 reason = f"{target.deployment.path} wants version {snapshot.title}"
-                yield Fetch(model, snapshot, reason, locked.sha256 if locked else {})
+                sha256 = locked.sha256 if locked else {}
+                yield Fetch(model, snapshot, reason, sha256, limits_bytes.get((model, version)))
 
 
 def _may_reload(request: Request, memory: Memory, now: float) -> bool:

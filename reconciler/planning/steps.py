@@ -33,6 +33,8 @@ class Fetch:
     reason: str
     sha256: Mapping[str, str] = field(default_factory=dict)
     """Path -> hex sha256 that each file must have, where the lock says so; else empty."""
+    most_bytes: int | None = None
+    """What a packed version may have unpacked; None where no quota says so."""
 
 
 @dataclass(frozen=True, slots=True)

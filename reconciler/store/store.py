@@ -104,17 +104,19 @@ class Store:
         on_progress: Callable[[Progress], None] = lambda _: None,
         *,
         sha256: Mapping[str, str] | None = None,
+        most_bytes: int | None = None,
     ) -> LocalVersion:
         """Bring `snapshot` to the models folder as a version of `model`, whole and verified.
 
         `sha256` is what a lock says of the files as they are stored, an archive as one, each by
-        its path; empty or None where it says nothing. `on_progress` is called on the event loop
-        for every piece. One call at a time for one version. Cancellation ends it within a second
-        and loses at most the chunks in flight.
+        its path; empty or None where it says nothing. `most_bytes` is what a packed version may
+        have unpacked. `on_progress` is called on the event loop for every piece. One call at a
+        time for one version. Cancellation ends it within a second and loses at most the chunks in
+        flight.
 
-        Raises DownloadError (DiskFull, ReadFailed, ChecksumMismatch, WriteFailed), InstallError
-        (Incomplete, BadArchive, SourceChanged, LockMismatch, ...) and SourceError (SourceChanged,
-        Forbidden).
+        Raises DownloadError (DiskFull, GroupQuotaExceeded, ReadFailed, ChecksumMismatch,
+        WriteFailed), InstallError (Incomplete, BadArchive, SourceChanged, LockMismatch, ...) and
+        SourceError (SourceChanged, Forbidden).
         """
         sums = sha256 or {}
         staging = staging_folder(self.models_dir, model, snapshot.version, snapshot.digest)
@@ -131,7 +133,7 @@ class Store:
                 gathered = gathering_folder(staging, snapshot)
                 await self._check_sums(model, snapshot, gathered, sums)
                 if snapshot.archive:
-                    files = await self._unpack(model, snapshot, staging, claim)
+                    files = await self._unpack(model, snapshot, staging, claim, most_bytes)
             return await self._install(model, snapshot, staging, files)
         except OSError as error:
             raise await self._explain(error, model, snapshot) from error
@@ -184,12 +186,16 @@ class Store:
         return LocalVersion(model, version, size_bytes, digest, name=manifest.name)
 
     async def _unpack(
-        self, model: str, snapshot: Snapshot, staging: Path, claim: Claim
+        self,
+        model: str,
+        snapshot: Snapshot,
+        staging: Path,
+        claim: Claim,
+        most_bytes: int | None,
     ) -> tuple[StoredFile, ...]:
         archive = gathering_folder(staging, snapshot) / str(snapshot.archive)
         folder = unpacked_folder(staging)
-        free_bytes = await self._room.measure_free(claim)
-        unpacking = Unpacking(model, snapshot, archive, folder, claim, free_bytes)
+        unpacking = Unpacking(model, snapshot, archive, folder, self._room, claim, most_bytes)
         try:
             top, files = await unpacking.run(self._lanes)
         except ReconcilerError:

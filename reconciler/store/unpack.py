@@ -10,7 +10,9 @@ Limits count what is written, whatever the archive says of itself:
 - no more files than a version may have (MAX_FILES), looked at before the next one is read;
 - no more bytes than MAX_RATIO times the archive's listed size (small ones may have
   SMALL_BYTES); weights hardly compress at all, a bomb does by a thousand and more;
-- no more bytes than are free on the disk and not promised to another version.
+- no more bytes than are free on the disk and not promised to another version, asked again at each
+  step, as several may be unpacked at once;
+- no more bytes than the group's quota leaves it, which knew of the archive's own size alone.
 
 Names are judged by the rule that object names are judged by, and no link is ever made, so nothing
 can be written outside of the folder. Folders come with the files in them; empty ones do not,
@@ -27,13 +29,14 @@ from pathlib import Path
 
 from reconciler.errors import DownloadError, InstallError, ReconcilerError
 from reconciler.model import Snapshot, StoredFile
+from reconciler.planning.room import GROUP_QUOTA_EXCEEDED
 from reconciler.planning.savedmodel import is_model_file
 from reconciler.planning.versions import BAD_ARCHIVE, MAX_FILES, Names, show_name
 from reconciler.planning.wording import format_bytes
 from reconciler.store.archives import BadArchiveError, Contents, Entry, open_archive
 from reconciler.store.checksum import extend
 from reconciler.store.lanes import Lanes
-from reconciler.store.room import Claim
+from reconciler.store.room import Claim, Room
 
 MAX_RATIO = 200
 """How many times its own size an archive may unpack to."""
@@ -50,7 +53,8 @@ _DONE = object()
 class Unpacking:
     """One archive on its way into `folder`, which must not be there yet.
 
-    `free_bytes` is what may be written, `claim` is told of what has been.
+    `room` says what may be written, `claim` is told of what has been. `most_bytes` is what the
+    group's quota leaves, if it has one.
     """
 
     def __init__(
@@ -59,15 +63,19 @@ class Unpacking:
         snapshot: Snapshot,
         archive: Path,
         folder: Path,
+        room: Room,
         claim: Claim,
-        free_bytes: int,
+        most_bytes: int | None = None,
     ) -> None:
         self._title = f"{model} {snapshot.title}"
         self._snapshot = snapshot
         self._archive = archive
         self._folder = folder
+        self._room = room
         self._claim = claim
-        self._free_bytes = free_bytes
+        self._quota_bytes = most_bytes
+        self._free_bytes = 0
+        """What may be written from the beginning on, as it was measured last."""
         (stored,) = (file for file in snapshot.files if file.path == snapshot.archive)
         self._stored = stored
         self._most_bytes = max(MAX_RATIO * stored.size_bytes, SMALL_BYTES)
@@ -77,18 +85,22 @@ class Unpacking:
     async def run(self, lanes: Lanes) -> tuple[Path, tuple[StoredFile, ...]]:
         """Unpack, and return the folder of the SavedModel with the files in it.
 
-        Raises InstallError (BadArchive, Incomplete), DownloadError (DiskFull), OSError as the
-        disk does. What has been written by then stays in the folder.
+        Raises InstallError (BadArchive, Incomplete), DownloadError (DiskFull, GroupQuotaExceeded),
+        OSError as the disk does. What has been written by then stays in the folder.
         """
         steps = self._unpack()
         try:
+            await self._measure()
             while await lanes.finish(_advance, steps):
-                pass
+                await self._measure()
         except BadArchiveError as error:
             raise self._refuse(str(error), BAD_ARCHIVE) from error
         finally:
             await lanes.finish(steps.close)
         return self._find_model()
+
+    async def _measure(self) -> None:
+        self._free_bytes = await self._room.measure_free(self._claim) + self._written_bytes
 
     def _unpack(self) -> Generator[None]:
         names = Names("archived name")
@@ -123,7 +135,7 @@ class Unpacking:
                     view = view[file.write(view) :]
                 crc = extend(crc, piece)
                 size_bytes += len(piece)
-                if size_bytes % _STEP_BYTES < len(piece):
+                if self._written_bytes % _STEP_BYTES < len(piece):
                     yield
         self._files.append(replace(self._stored, path=name, size_bytes=size_bytes, crc32c=crc))
 
@@ -152,6 +164,13 @@ class Unpacking:
                 f" {format_bytes(max(self._free_bytes, 0))} are free on the models folder's disk;"
                 " its archive stays and is unpacked when there is room",
                 "DiskFull",
+            )
+        if self._quota_bytes is not None and size_bytes > self._quota_bytes:
+            raise DownloadError(
+                f"{self._title} unpacks to {format_bytes(size_bytes)} or more and its group's quota"
+                f" leaves it {format_bytes(self._quota_bytes)}; its archive stays and is unpacked"
+                " when there is room, remove a model or raise the quota",
+                GROUP_QUOTA_EXCEEDED,
             )
 
     def _find_model(self) -> tuple[Path, tuple[StoredFile, ...]]:

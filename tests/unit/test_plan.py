@@ -10,19 +10,22 @@ from reconciler.model import (
     Ask,
     Available,
     Deployment,
+    Listing,
     Phase,
     Problem,
     Query,
     Quota,
     Rollout,
+    Snapshot,
     State,
+    StoredFile,
     Strategy,
     Unavailable,
 )
 from reconciler.planning.events import FetchFailed, fold
 from reconciler.planning.memory import Memory, ModelMemory, back_off
 from reconciler.planning.plan import plan
-from reconciler.planning.steps import World, WriteConfig
+from reconciler.planning.steps import Fetch, World, WriteConfig
 from reconciler.policy import Policy
 from tests.unit.worlds import (
     LIMITS,
@@ -41,6 +44,7 @@ from tests.unit.worlds import (
     restart_config,
     served,
     snapshot,
+    source,
 )
 
 UP = State.AVAILABLE
@@ -399,6 +403,42 @@ def test_a_newcomer_does_not_push_out_what_serves(quota: Quota, number: str) -> 
     assert (newcomer.phase, newcomer.reason) == (Phase.FAILED, "GroupQuotaExceeded")
     assert number in newcomer.sentence
     assert newcomer.sentence.count("groups/g.yaml") == 1
+
+
+def packed(model: str, version: int) -> Listing:
+    stored = StoredFile("saved_model.zip", SIZE, 1, 7, 0.0)
+    found = Snapshot(source(model), version, str(version), (stored,), archive=stored.path)
+    return Listing(Query(source(model), version), 10_000.0, {version: found})
+
+
+@pytest.mark.parametrize(
+    ("quota", "limits"),
+    [
+        (Quota(), {"a": None, "b": None, "c": None}),
+        (Quota(models=3), {"a": None, "b": None, "c": None}),
+        # Of 10 are 3 for what is known, and each of the two archives may have half of the rest.
+        (Quota(disk_bytes=10 * SIZE), {"a": None, "b": 9 * SIZE // 2, "c": 9 * SIZE // 2}),
+        (
+            Quota(disk_bytes=10 * SIZE, memory_bytes=4 * SIZE),
+            {"a": None, "b": 3 * SIZE // 2, "c": 3 * SIZE // 2},
+        ),
+        (Quota(disk_bytes=2 * SIZE), {"a": None, "b": SIZE}),
+    ],
+    ids=["none", "of models", "of the disk", "the smaller one", "nothing left"],
+)
+def test_an_archive_may_unpack_to_what_the_quota_leaves(
+    quota: Quota, limits: dict[str, int | None]
+) -> None:
+    memory = remembered({"b": [1]})
+    world = World(
+        desired(deployment("a"), deployment("b", 2), deployment("c", 2), quota=quota),
+        available(listing("a", 1, pin=1), packed("b", 2), packed("c", 2)),
+        local({"b": [1]}),
+        served({"b": {1: UP}}),
+        restart_config(memory),
+    )
+    steps = make_plan(world, memory).steps
+    assert {step.model: step.most_bytes for step in steps if isinstance(step, Fetch)} == limits
 
 
 def test_a_group_over_its_quota_keeps_the_models_before_it_in_order() -> None:

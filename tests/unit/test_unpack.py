@@ -27,7 +27,7 @@ from reconciler.sources.file import FileSource
 from reconciler.sources.sums import read_sums, render_sums
 from reconciler.store import unpack
 from reconciler.store.lanes import Lanes, Patience
-from reconciler.store.room import Claim
+from reconciler.store.room import Claim, Room
 from reconciler.store.store import Store
 from reconciler.store.unpack import Unpacking
 from tests.archives import (
@@ -69,12 +69,24 @@ class World:
     def list(self) -> Snapshot:
         return FileSource().list(Query(f"file://{self.source}")).snapshots[42]
 
-    def fetch(self, snapshot: Snapshot, sha256: Mapping[str, str] | None = None) -> LocalVersion:
+    def fetch(
+        self,
+        snapshot: Snapshot,
+        sha256: Mapping[str, str] | None = None,
+        most_bytes: int | None = None,
+    ) -> LocalVersion:
         async def run() -> LocalVersion:
             store = Store(self.models)
             try:
                 advance = self.progress.append
-                return await store.fetch("ranker", snapshot, FileSource(), advance, sha256=sha256)
+                return await store.fetch(
+                    "ranker",
+                    snapshot,
+                    FileSource(),
+                    advance,
+                    sha256=sha256,
+                    most_bytes=most_bytes,
+                )
             finally:
                 store.close()
 
@@ -97,6 +109,21 @@ class World:
     @property
     def staged(self) -> dict[str, bytes]:
         return read_files(self.models / ".staging")
+
+
+class Disk(Room):
+    """A disk of its own size, of which as much is free as the files in `folder` leave."""
+
+    def __init__(self, folder: Path, lanes: Lanes, size_bytes: int = 2**40) -> None:
+        super().__init__(folder, lanes)
+        self._folder, self._size_bytes = folder, size_bytes
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
+
+    def _ask_disk(self) -> int:
+        return self._size_bytes - self.used_bytes
 
 
 @pytest.fixture
@@ -451,13 +478,45 @@ def test_folders_that_files_bring_with_them_count_too(
 async def test_what_says_that_it_is_too_large_is_not_begun(world: World) -> None:
     snapshot = world.publish("42.zip", pack({**WHOLE, "zeros": bytes(1024 * 1024)}, "zip"))
     claim, folder, lanes = Claim(0), world.folder / "unpacked", Lanes(1, Patience())
-    archive = world.source / "42.zip"
-    unpacking = Unpacking("ranker", snapshot, archive, folder, claim, free_bytes=1024 * 1024)
+    archive, disk = world.source / "42.zip", Disk(world.folder / "unpacked", lanes, 1024 * 1024)
+    unpacking = Unpacking("ranker", snapshot, archive, folder, disk, claim)
     with pytest.raises(DownloadError, match=r"unpacks to 1\.1 MB or more and 1\.0 MB are free"):
         await unpacking.run(lanes)
     lanes.close()
     assert list(folder.iterdir()) == []
     assert claim.taken_bytes == 0
+
+
+async def test_archives_that_are_unpacked_at_once_do_not_fill_the_disk_together(
+    world: World,
+) -> None:
+    mib = 1024 * 1024
+    snapshot = world.publish("42.tar.gz", pack({**WHOLE, "zeros": bytes(16 * mib)}, "tar.gz"))
+    lanes, archive, folder = Lanes(2, Patience()), world.source / "42.tar.gz", world.folder / "all"
+    disk = Disk(folder, lanes, 18 * mib)
+    answers = await asyncio.gather(
+        *(
+            Unpacking("ranker", snapshot, archive, folder / name, disk, Claim(0)).run(lanes)
+            for name in "ab"
+        ),
+        return_exceptions=True,
+    )
+    lanes.close()
+    refused = [answer for answer in answers if isinstance(answer, DownloadError)]
+    assert [error.reason for error in refused] in (["DiskFull"], ["DiskFull"] * 2)
+    assert disk.used_bytes <= (18 + 4 + 4) * mib, "each may be a step ahead of what was measured"
+
+
+def test_what_the_quota_leaves_no_room_for_is_not_installed(world: World) -> None:
+    files = {**WHOLE, "zeros": bytes(1024 * 1024)}
+    snapshot = world.publish("42.tar.gz", pack(files, "tar.gz"))
+    with pytest.raises(DownloadError, match=r"quota leaves it 500\.0 kB; its archive") as raised:
+        world.fetch(snapshot, most_bytes=500_000)
+    assert raised.value.reason == "GroupQuotaExceeded"
+    assert not (world.models / "ranker").exists()
+    assert {Path(name).name for name in world.staged} == {"42.tar.gz", "journal"}
+    world.fetch(snapshot, most_bytes=2_000_000)
+    assert world.installed == files
 
 
 @pytest.mark.parametrize("packing", ["tar.gz", "zip"])
@@ -466,7 +525,7 @@ async def test_an_archive_is_never_held_in_memory(world: World, packing: Packing
     snapshot = world.publish(f"42.{packing}", pack({**WHOLE, "noise": noise}, packing))
     lanes, archive = Lanes(1, Patience()), world.source / f"42.{packing}"
     folder = world.folder / "unpacked"
-    unpacking = Unpacking("ranker", snapshot, archive, folder, Claim(0), free_bytes=2**40)
+    unpacking = Unpacking("ranker", snapshot, archive, folder, Disk(folder, lanes), Claim(0))
     tracemalloc.start()
     try:
         await unpacking.run(lanes)
