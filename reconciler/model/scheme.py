@@ -21,7 +21,7 @@ _SEMVER = re.compile(r"(0|[1-9][0-9]{0,6})\.(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0
 _STAMP = "%Y%m%d%H%M%S"
 _STAMP_DIGITS = 14
 _DIRECTIVES = {
-    "Y": r"(?P<Y>[1-9][0-9]{3})",  # else the number would not have fourteen digits
+    "Y": r"(?P<Y>[0-9]{4})",
     **{letter: rf"(?P<{letter}>[0-9]{{2}})" for letter in "mdHMS"},
 }
 _LITERAL = re.compile(r"[A-Za-z0-9_.+-]")
@@ -145,7 +145,7 @@ def _format_date(version: int, pattern: str) -> str | None:
 def _read_stamp(version: int) -> datetime | None:
     stamp = str(version)
     if len(stamp) != _STAMP_DIGITS:
-        return None
+        return None  # so no year before 1000
     try:
         return datetime.strptime(stamp, _STAMP)
     except ValueError:

@@ -141,7 +141,7 @@ def test_a_label_is_not_moved_to_a_number_that_came_as_another_version() -> None
 
 
 def test_latest_by_another_scheme_is_not_what_it_was() -> None:
-    """While the bucket is silent, 5 must not be taken for 0.0.5."""
+    """While the bucket is silent, 5 must not be taken for 0.0.5, be it on disk or not."""
     numbers, releases = deployment("a", None), asked(None, SEMVER)
     memory = remembered({"a": [5]})
     known = replace(memory.of("a"), resolved={numbers.source: 5})
@@ -152,6 +152,8 @@ def test_latest_by_another_scheme_is_not_what_it_was() -> None:
     made = make_plan(found, memory.with_model("a", known))
     assert (made.outcomes[0].wanted, made.outcomes[0].serving) == (None, (5,))
     assert (removals(made), configured(made)) == ([], None)
+    made = make_plan(replace(found, local=Local({})), memory.with_model("a", known))
+    assert made.outcomes[0].wanted is None
 
 
 def test_latest_is_remembered_while_the_bucket_is_silent() -> None:
