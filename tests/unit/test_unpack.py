@@ -673,12 +673,15 @@ def pack_anything(entries: list[tuple[str, bytes, bytes]], packing: Packing) -> 
     return pack_tar(members, compressed=packing != "tar")
 
 
-def what_is_in(entries: list[tuple[str, bytes, bytes]]) -> dict[str, bytes]:
-    """Return the files that an installation must consist of, if there is one."""
+def what_is_in(entries: list[tuple[str, bytes, bytes]], packing: Packing) -> dict[str, bytes]:
+    """Return the files that an installation must consist of, if there is one.
+
+    In a zip every name that ends in a slash is a folder's.
+    """
     files = {
         str(PurePosixPath(name)): content
         for name, kind, content in entries
-        if kind != tarfile.DIRTYPE
+        if kind != tarfile.DIRTYPE and not (packing == "zip" and name.endswith("/"))
     }
     if "saved_model.pb" in files:
         return files
@@ -702,7 +705,7 @@ def test_any_archive_is_refused_or_becomes_its_files_and_nothing_else(
             assert str(error).isprintable()
             check_that_nothing_came(world)
         else:
-            assert world.installed == what_is_in(entries)
+            assert world.installed == what_is_in(entries, packing)
             assert world.staged == {}
             assert {path.name for path in world.folder.iterdir()} == {"models", "source"}
             assert {path.name for path in world.models.iterdir()} == {"ranker", ".staging"}
