@@ -214,10 +214,16 @@ class Store:
         await self._lanes.run_all(make_durable, paths)
         ours = await self._lanes.run(self._inventory.read_manifest, model, version) is not None
         manifest = _make_manifest(snapshot, files)
-        async with self._placing:
-            await self._lanes.finish(
-                place, self.models_dir, model, version, staging, manifest, ours=ours
-            )
+        folder = version_folder(self.models_dir, model, version)
+        if not ours and snapshot.archive and await holds_exactly(self._lanes, folder, files):
+            # A kill came right before this, or someone unpacked it there by hand.
+            path = manifest_file(self.models_dir, model, version)
+            await self._lanes.finish(write_manifest, path, manifest)
+        else:
+            async with self._placing:
+                await self._lanes.finish(
+                    place, self.models_dir, model, version, staging, manifest, ours=ours
+                )
         self._inventory.mark(model, version, intact=True)
         await self._discard(model, snapshot)
         size_bytes, digest = manifest.size_bytes, manifest.digest

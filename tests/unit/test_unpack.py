@@ -26,6 +26,7 @@ from reconciler.planning import versions
 from reconciler.sources.file import FileSource
 from reconciler.sources.sums import read_sums, render_sums
 from reconciler.store import unpack
+from reconciler.store.collect import clear_leftovers
 from reconciler.store.lanes import Lanes, Patience
 from reconciler.store.room import Claim, Room
 from reconciler.store.store import Store
@@ -590,6 +591,39 @@ def test_a_kill_between_any_two_steps(tmp_path: Path) -> None:
             assert number > 15, "no step was seen"
             return
     raise AssertionError("a fetch has more steps than expected")
+
+
+def test_a_kill_while_a_broken_version_is_replaced_leaves_nothing_behind(tmp_path: Path) -> None:
+    files = {"saved_model.pb": b"a graph", "assets/words": b"words"}
+    broken = {**files, "saved_model.pb": b"A graph"}
+    for number in range(1, 200):
+        world = World(tmp_path / str(number))
+        snapshot = world.publish("42/model.zip", pack(files, "zip", "export/"))
+        world.fetch(snapshot)
+        write_files(world.models / "ranker/42", broken)
+        is_done = die_before_step(number, partial(world.fetch, snapshot))
+        world.fetch(snapshot)
+        assert world.installed == files
+        assert world.verify()
+        clear_leftovers(world.models)
+        assert {path.name for path in (world.models / "ranker").iterdir()} == {".manifests", "42"}
+        if is_done:
+            assert number > 15, "no step was seen"
+            return
+    raise AssertionError("a fetch has more steps than expected")
+
+
+def test_a_packed_version_whose_manifest_was_not_written_is_only_given_one(world: World) -> None:
+    """As after a kill, or where the disk became full, right after the version was renamed."""
+    snapshot = world.publish("42.zip", pack(WHOLE, "zip"))
+    world.fetch(snapshot)
+    installed = (world.models / "ranker/42").stat().st_ino
+    (world.models / "ranker/.manifests/42.json").unlink()
+    world.fetch(snapshot)
+    assert world.verify()
+    assert (world.models / "ranker/42").stat().st_ino == installed
+    assert {path.name for path in (world.models / "ranker").iterdir()} == {".manifests", "42"}
+    assert world.staged == {}
 
 
 # --- disks ------------------------------------------------------------------------------------
