@@ -58,6 +58,10 @@ def test_releases_are_followed_pinned_and_reverted_by_name(stage: Stage) -> None
     wait_until(lambda: stage.deployment("ranker")["serving_versions"] == [ten], "the end of 1.9.0")
     told = stage.deployment("ranker")
     assert (told["sentence"], told["wanted_version"]) == ("serves version 1.10.0", ten)
+    node = f"127.0.0.1:{stage.status_port}"
+    assert "1.10.0" in _find_row(stage.run_command("status", node), "ranker")
+    fleet = stage.run_command("fleet", "status", "--node", node)
+    assert "1.10.0" in _find_row(fleet, "g/ranker")
     assert told["version_names"] == {str(nine): "1.9.0", str(ten): "1.10.0"}
     stage.run_command("pin", "ranker", "1.9.0", "--yes")
     assert "version: 1.9.0" in _plain(stage)
@@ -71,6 +75,11 @@ def test_releases_are_followed_pinned_and_reverted_by_name(stage: Stage) -> None
     stage.remote.push()
     stage.wait_served("ranker", ten)
     assert "ranker 1.9.0 -> 1.10.0 in g" in stage.run_command("history", "ranker", "--no-nodes")
+
+
+def _find_row(table: str, name: str) -> list[str]:
+    (row,) = (words for line in table.splitlines() if name in (words := line.split()))
+    return row
 
 
 def _plain(stage: Stage) -> str:
