@@ -330,6 +330,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "tar: not compressed": ("42.tar.gz", tar_of(), "cut off or damaged"),
     "tar: compressed": ("42.tar", gzip.compress(tar_of()), "cut off or damaged"),
     "tar: goes on after its end": ("42.tgz", gzip.compress(tar_of() + bytes(2**25)), "goes on"),
+    "tar: parts without content": ("42.tgz", gzip.compress(b"") * 50_000, "without content"),
     "tar: nothing": ("42.tar", b"", "cut off or damaged"),
     "zip: absolute": ("42.zip", zip_of(("/etc/passwd", b"")), "absolute path"),
     "zip: parent": ("42.zip", zip_of(("../x", b"")), "points elsewhere"),
