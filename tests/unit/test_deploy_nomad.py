@@ -230,7 +230,7 @@ def test_containers_may_do_nothing_that_they_need_not() -> None:
 def test_the_image_is_of_this_version() -> None:
     job = read_job(DOCKER, group="search", repo="x")
     [config] = job.tasks["agent"]["config"]
-    assert config["image"] == f"tfserving-reconciler:{reconciler.__version__}"
+    assert config["image"] == f"reconciler:{reconciler.__version__}"
 
 
 def test_the_script_is_one_for_bash_and_says_what_it_misses(tmp_path: Path) -> None:
