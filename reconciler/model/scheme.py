@@ -7,9 +7,11 @@ two names never share a number, and the highest number is the newest version.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property, lru_cache
 
 INT64_MAX = 2**63 - 1
 """The highest version that TensorFlow Serving can count."""
@@ -36,7 +38,7 @@ class Rule(StrEnum):
     NAMES = "names"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, order=True)
 class VersionScheme:
     """One rule with what it needs; by default names are the numbers themselves."""
 
@@ -45,6 +47,15 @@ class VersionScheme:
     """Of DATES: how a date is written, in the letters of strftime."""
     names: tuple[tuple[str, int], ...] = ()
     """Of NAMES: every name with its number, one to one."""
+
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        # Made once: a listing asks for every object in it.
+        return dict(self.names)
+
+    @cached_property
+    def _titles(self) -> Mapping[int, str]:
+        return {number: name for name, number in self.names}
 
     def __str__(self) -> str:
         """Name the rule for a sentence, without the list of names, which is long and grows."""
@@ -60,7 +71,7 @@ class VersionScheme:
             case Rule.DATES:
                 version = _parse_date(name, self.pattern)
             case Rule.NAMES:
-                version = dict(self.names).get(name)
+                version = self._numbers.get(name)
         return version if version is not None and version <= INT64_MAX else None
 
     def name(self, version: int) -> str | None:
@@ -76,7 +87,7 @@ class VersionScheme:
             case Rule.DATES:
                 return _format_date(version, self.pattern)
             case Rule.NAMES:
-                return next((name for name, number in self.names if number == version), None)
+                return self._titles.get(version)
 
     def alias(self, version: int) -> str | None:
         """Return the name of a version where names are not simply numbers, else None."""
@@ -120,17 +131,22 @@ def _parse_semver(name: str) -> int | None:
 
 
 def _parse_date(name: str, pattern: str) -> int | None:
-    # Not strptime: it takes 2026-1-1 and blanks as well, which are other names.
-    parts = re.split("%(.)", pattern)  # text and letter by turns
-    parts[::2] = map(re.escape, parts[::2])
-    parts[1::2] = [_DIRECTIVES[letter] for letter in parts[1::2]]
-    match = re.fullmatch("".join(parts), name)
+    match = _compile(pattern).fullmatch(name)
     if match is None:
         return None
     written = match.groupdict()
     stamp = "".join(written.get(letter, "00") for letter in "YmdHMS")
     version = int(stamp)
     return version if _read_stamp(version) else None
+
+
+@lru_cache(maxsize=64)
+def _compile(pattern: str) -> re.Pattern[str]:
+    # Not strptime: it takes 2026-1-1 and blanks as well, which are other names.
+    parts = re.split("%(.)", pattern)  # text and letter by turns
+    parts[::2] = map(re.escape, parts[::2])
+    parts[1::2] = [_DIRECTIVES[letter] for letter in parts[1::2]]
+    return re.compile("".join(parts))
 
 
 def _format_date(version: int, pattern: str) -> str | None:

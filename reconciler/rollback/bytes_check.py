@@ -15,6 +15,7 @@ from reconciler.planning.resolve import NotReady, Resolved, resolve
 from reconciler.sources.registry import Sources
 from reconciler.status.access import OPEN_ACCESS, Access
 from reconciler.status.client import StatusError, fetch_status, parse_status
+from reconciler.status.report import name_version
 
 BYTES_GONE = "BytesGone"
 
@@ -53,7 +54,7 @@ def check_bytes(
     lack = _find_lack(deployment, version, listing)
     if lack is None:
         return []
-    found = _ask_nodes(deployment.model, version, nodes, access)
+    found = _ask_nodes(deployment, version, nodes, access)
     if found.having and not found.lacking:
         return [
             f"{lack}, but {_join(found.having)} {_has(found.having)} it on disk, so the way back"
@@ -90,11 +91,13 @@ class _Answers:
     """Those that did not answer, or whose address is not known."""
 
 
-def _ask_nodes(model: str, version: int, nodes: Iterable[Member], access: Access) -> _Answers:
+def _ask_nodes(
+    deployment: Deployment, version: int, nodes: Iterable[Member], access: Access
+) -> _Answers:
     def ask(node: Member) -> bool | None:
         if node.address is None:
             return None
-        return _has_on_disk(node.address, model, version, access)
+        return _has_on_disk(node.address, deployment, version, access)
 
     answers = _Answers()
     members = sorted(nodes, key=lambda node: node.name)
@@ -105,18 +108,19 @@ def _ask_nodes(model: str, version: int, nodes: Iterable[Member], access: Access
     return answers
 
 
-def _has_on_disk(address: str, model: str, version: int, access: Access) -> bool | None:
+def _has_on_disk(address: str, deployment: Deployment, version: int, access: Access) -> bool | None:
+    """Return whether the node has the version, not only another one of the same number."""
     try:
         report = parse_status(fetch_status(address, _NODE_DEADLINE_SECONDS, access=access))
     except StatusError:
         return None
     installed = [
-        number
+        (number, name_version(item, number))
         for item in report["deployments"]
-        if item["model"] == model
+        if item["model"] == deployment.model
         for number in item["installed_versions"]
     ]
-    return version in installed
+    return (version, deployment.scheme.show(version)) in installed
 
 
 def _describe_absence(found: _Answers) -> str:
