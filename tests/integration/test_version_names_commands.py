@@ -1,12 +1,15 @@
 """pin, rollback, lock and history where versions have names; real git, models in a folder."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.gitserver import IDENTITY
 from tests.integration.test_rollback_command import LOCK, RANKER, Clone
+from tests.statuses import StatusNode, answering, outcome
 
 GROUP = {"groups/search.yaml": "nodes: [s1, s2]\n"}
 SEMVER = "version_scheme: semver"
@@ -79,6 +82,23 @@ def test_a_version_that_is_gone_is_offered_by_name(clone: NamedClone) -> None:
     said = f"{result.output} {result.exception}"
     assert "version 1.11.0 is not in" in said
     assert "the nearest that exists is 1.10.0: `reconciler pin search/ranker 1.10.0`" in said
+
+
+def test_a_node_has_a_version_only_by_its_name(clone: NamedClone) -> None:
+    """Number 2 on a disk may have been another version when it came there."""
+    with answering(StatusNode("s1")) as node:
+        members = f"nodes:\n  - {{name: s1, address: '{node.address}'}}\n"
+        clone.commit({"groups/search.yaml": members})
+        clone.commit({RANKER: clone.named("9f3c2ab", NAMES)[RANKER]})
+        shutil.rmtree(clone.models / "ranker" / "1234567")
+        other = replace(outcome("ranker"), installed=(1, 2), names={1: "9f3c2ab", 2: "77ab01d"})
+        node.say(other)
+        result = clone.run("pin", "ranker", "1234567", "--yes")
+        assert "no node that answers has it on disk (s1)" in str(result.exception)
+        node.say(replace(other, names={1: "9f3c2ab", 2: "1234567"}))
+        said = clone.do("pin", "ranker", "1234567", "--yes").output
+        assert "version 1234567 is not in" in said
+        assert "but s1 has it on disk" in said
 
 
 def test_the_way_back_over_a_change_of_scheme_is_to_the_version_of_then(clone: NamedClone) -> None:
