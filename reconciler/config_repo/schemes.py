@@ -35,27 +35,27 @@ def parse_written(written: int | str, scheme: VersionScheme) -> int:
 def find_scheme_mistakes(fields: Mapping[str, Any], spots: Mapping[Path, Spot]) -> list[Mistake]:
     """Return what is wrong with a deployment's scheme, and with the versions that it names."""
     written = fields.get("version_scheme", Rule.NUMBER)
+    parts = written if isinstance(written, dict) else {}
     mistakes = []
 
     def complain(message: str, *path: str) -> None:
         spot = spots[path]
         mistakes.append(Mistake(spot.line, spot.column, message))
 
-    if "dates" in written and (lack := check_pattern(written["dates"])):
+    if "dates" in parts and (lack := check_pattern(parts["dates"])):
         message = (
-            f"the pattern {show(written['dates'])} {lack}; write one such as '%Y-%m-%d', in quotes"
+            f"the pattern {show(parts['dates'])} {lack}; write one such as '%Y-%m-%d', in quotes"
         )
         complain(message, "version_scheme", "dates")
         return mistakes
-    if "names" in written:
-        owners: dict[int, str] = {}
-        for name, number in written["names"].items():
-            if (owner := owners.setdefault(number, name)) != name:
-                message = (
-                    f"number {number} stands for {owner} already; give {name} one of its own that"
-                    " was never used"
-                )
-                complain(message, "version_scheme", "names", name)
+    owners: dict[int, str] = {}
+    for name, number in parts.get("names", {}).items():
+        if (owner := owners.setdefault(number, name)) != name:
+            message = (
+                f"number {number} stands for {owner} already; give {name} one of its own that was"
+                " never used"
+            )
+            complain(message, "version_scheme", "names", name)
     scheme = build_scheme(written)
     for path, name in _list_named(fields):
         if isinstance(name, str) and scheme.parse(name) is None:

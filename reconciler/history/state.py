@@ -14,6 +14,7 @@ from reconciler.config_repo.schemes import build_scheme
 from reconciler.config_repo.yaml_text import read_yaml
 from reconciler.history.trail import Files
 from reconciler.model import Rule, Strategy, VersionScheme
+from reconciler.model.scheme import check_pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +143,16 @@ def _number(fields: Mapping[str, Any], name: str) -> int:
 
 def _read_scheme(fields: Mapping[str, Any]) -> VersionScheme:
     try:
-        return build_scheme(fields.get("version_scheme", Rule.NUMBER))
+        scheme = build_scheme(fields.get("version_scheme", Rule.NUMBER))
     except (TypeError, ValueError, KeyError, AttributeError):
         raise _UnreadableError from None
+    numbers = [number for _, number in scheme.names]
+    is_pattern = type(scheme.pattern) is str and not check_pattern(scheme.pattern)
+    if scheme.rule is Rule.DATES and not is_pattern:
+        raise _UnreadableError
+    if any(type(number) is not int for number in numbers) or len({*numbers}) < len(numbers):
+        raise _UnreadableError
+    return scheme
 
 
 def _version(fields: Mapping[str, Any], scheme: VersionScheme) -> int:

@@ -10,6 +10,8 @@ from reconciler.config_repo.documents import Broken, Document, parse_document
 from reconciler.config_repo.layout import Kind, Place
 from reconciler.config_repo.locks import find_misfits
 from reconciler.config_repo.yaml_text import read_yaml, write_scalar
+from reconciler.history.state import read_state
+from reconciler.history.trail import Files
 from reconciler.locking.text import render_lock
 from reconciler.model import Deployment, Lock, LockedVersion
 from reconciler.rollback.edit import set_version
@@ -241,3 +243,47 @@ def test_a_name_is_written_so_that_it_stays_a_name(name: str, written: str) -> N
     before = f"# why\nversion: 1.2.3 # pinned\nsource: {json.dumps('x')}\n"
     after = before.replace("1.2.3", written).encode()
     assert set_version(before.encode(), name) == after
+
+
+# --- history ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scheme", "version", "title"),
+    [
+        ("semver", "1.9.0", "1.9.0"),
+        ("{dates: '%Y-%m-%d'}", "'2026-11-21'", "2026-11-21"),
+        ("{names: {a: 1, b: 2}}", "b", "b"),
+        ("number", "41", "41"),
+        ("semver", "41", None),
+        ("semver", "v1", None),
+        ("calver", "1.9.0", None),
+        ("[dates]", "1.9.0", None),
+        ("7", "1.9.0", None),
+        ("{}", "1.9.0", None),
+        ("{dates: 5}", "'2026-11-21'", None),
+        ("{dates: '%Y-%j'}", "'2026-11-21'", None),
+        ("{dates: '%Y-%m-%d-%Y'}", "'2026-11-21'", None),
+        ("{names: [a]}", "a", None),
+        ("{names: {a: x}}", "a", None),
+        ("{names: {a: [1]}}", "a", None),
+        ("{names: {a: 1, b: 1}}", "a", None),
+        ("number", "1.9.0", None),
+    ],
+)
+def test_an_audit_reads_what_it_can_and_calls_the_rest_broken(
+    scheme: str, version: str, title: str | None
+) -> None:
+    text = f"source: gs://acme-models/ranker\nversion: {version}\nversion_scheme: {scheme}\n"
+    state = read_state(Files(PATH, "b" * 40), text.encode(), None)
+    assert (state.is_readable, state.title) == (title is not None, title)
+
+
+def test_an_audit_reads_the_name_in_a_lock() -> None:
+    text = b"source: gs://acme-models/ranker\nversion: latest\nversion_scheme: semver\n"
+    files = Files(PATH, "b" * 40, "c" * 40)
+    lock = render_lock(lock_of(10**12, "1.0.0"))
+    state = read_state(files, text, lock.encode())
+    assert (state.serves, state.title, state.locked_digest) == (10**12, "1.0.0", "ab" * 32)
+    without = lock.replace(f"    number: {10**12}\n", "")
+    assert not read_state(files, text, without.encode()).is_readable
