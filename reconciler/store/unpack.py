@@ -119,8 +119,9 @@ class Unpacking:
                     continue
                 if mistake := names.add(name, is_folder=entry.is_folder):
                     raise BadArchiveError(mistake)
-                if not entry.is_folder and not _is_finders(name):
-                    yield from self._write(name, entry)
+                if not entry.is_folder:
+                    take = self._pass_over(entry) if _is_finders(name) else self._write(name, entry)
+                    yield from take
 
     def _write(self, name: str, entry: Entry) -> Iterator[None]:
         path = self._folder / name
@@ -138,6 +139,13 @@ class Unpacking:
                 if self._written_bytes % _STEP_BYTES < len(piece):
                     yield
         self._files.append(replace(self._stored, path=name, size_bytes=size_bytes, crc32c=crc))
+
+    def _pass_over(self, entry: Entry) -> Iterator[None]:
+        """Read to its end what is not wanted; it counts all the same, as it costs its time."""
+        while piece := entry.read(_PIECE_BYTES):
+            self._count(len(piece))
+            if self._written_bytes % _STEP_BYTES < len(piece):
+                yield
 
     def _count(self, more_bytes: int) -> None:
         """Take in that so many bytes are about to be written."""

@@ -137,11 +137,12 @@ FINDERS = ("__MACOSX/._export", "__MACOSX/export/._saved_model.pb", ".DS_Store",
 
 @pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("within", ["", "export/"])
+@pytest.mark.parametrize("content", [b"\0\5\x16\7", bytes(100_000)], ids=["small", "large"])
 def test_what_finder_puts_beside_a_model_is_left_out(
-    world: World, packing: Packing, within: str
+    world: World, packing: Packing, within: str, content: bytes
 ) -> None:
     files = {within + path: data for path, data in WHOLE.items()}
-    archive = pack({**dict.fromkeys(FINDERS, b"\0\5\x16\7"), **files}, packing)
+    archive = pack({**dict.fromkeys(FINDERS, content), **files}, packing)
     world.fetch(world.publish(f"42.{packing}", archive))
     assert world.installed == WHOLE
 
@@ -427,6 +428,17 @@ def test_a_bomb_is_refused(world: World, packing: Packing, monkeypatch: pytest.M
     with pytest.raises(InstallError, match=r"unpack to more than \d+.* MB") as raised:
         world.fetch(world.publish(f"42.{packing}", archive))
     assert raised.value.reason == "BadArchive"
+    check_that_nothing_came(world)
+
+
+@pytest.mark.parametrize("packing", ["tar.gz", "zip"])
+def test_a_bomb_among_what_is_left_out_is_refused(
+    world: World, packing: Packing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpack, "SMALL_BYTES", 1024 * 1024)
+    archive = pack({**WHOLE, "__MACOSX/zeros": bytes(16 * 1024 * 1024)}, packing)
+    with pytest.raises(InstallError, match=r"unpack to more than \d+.* MB"):
+        world.fetch(world.publish(f"42.{packing}", archive))
     check_that_nothing_came(world)
 
 
