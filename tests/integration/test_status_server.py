@@ -17,12 +17,13 @@ import pytest
 from reconciler.errors import SettingsError
 from reconciler.model import Commit, Deployment, Outcome, Phase
 from reconciler.resources import data_folder
-from reconciler.status import connections
+from reconciler.status import connections, guard
 from reconciler.status.board import StatusBoard
 from reconciler.status.connections import MAX_CONNECTIONS
-from reconciler.status.hooks import HookSettings
+from reconciler.status.hooks import HookSettings, HookTaker
 from reconciler.status.journal import Journal
 from reconciler.status.metrics import Metrics
+from reconciler.status.pushes import Result, Verdict
 from reconciler.status.report import NodeReport, render
 from reconciler.status.server import StatusServer
 
@@ -373,6 +374,43 @@ async def test_hooks_whose_bodies_never_come_do_not_make_a_healthy_node_look_dea
     for _, writer in silent:
         writer.close()
     assert caplog.records == []
+
+
+async def test_requests_that_take_their_time_do_not_make_a_healthy_node_look_dead(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = 0, asyncio.Event()
+
+    async def wait(*_: object) -> Verdict:
+        nonlocal asked
+        asked += 1
+        await answer.wait()
+        return Verdict(Result.FETCHING, "")
+
+    monkeypatch.setattr(HookTaker, "take", wait)
+    streams = []
+    for number in range(MAX_CONNECTIONS + 10):
+        address = (f"127.0.0.{2 + number // 50}", 0)
+        streams.append(
+            await asyncio.open_connection("127.0.0.1", node.server.port, local_addr=address)
+        )
+        streams[-1][1].write(b"POST /hooks/git HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(10):
+        while asked < guard.MAX_UNDER_WAY:
+            await asyncio.sleep(0.01)
+
+    answers = [await node.client.get(path) for path in ("/livez", "/readyz", "/status")]
+
+    assert [given.status_code for given in answers] == [200, 503, 503]
+    assert "applied a commit" in error_in(answers[1])
+    assert "Too many requests at once" in error_in(answers[2])
+    assert asked == guard.MAX_UNDER_WAY
+    answer.set()
+    async with asyncio.timeout(10):
+        while (await node.client.get("/metrics")).status_code != 200:
+            await asyncio.sleep(0.01)
+    for _, writer in streams:
+        writer.close()
 
 
 async def test_a_connection_ends_with_its_time_also_while_it_drips(
