@@ -8,7 +8,6 @@ import atexit
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -84,23 +83,6 @@ def _stop(child: "subprocess.Popen[bytes]") -> None:
         child.communicate(timeout=_PATIENCE_SECONDS)
     _kill(child.pid)  # what is left of the group, whether or not its first process has ended
     child.communicate()
-    if os.getpid() == 1:
-        _bury(child.pid)
-
-
-def _bury(group: int) -> None:
-    """Wait for the orphans of a killed group, as nobody else does in a container without an init.
-
-    Kubernetes has none: each fetch that hangs would leave its ssh behind, until no process can be
-    started any more.
-    """
-    end = time.monotonic() + _PATIENCE_SECONDS
-    with suppress(ProcessLookupError):
-        while time.monotonic() < end:
-            os.killpg(group, 0)  # fails once none of them is left, not even a dead one
-            with suppress(ChildProcessError):  # one whose parent is dying is not ours yet
-                os.waitpid(-group, os.WNOHANG)
-            time.sleep(0.005)
 
 
 def _kill(group: int, number: int = signal.SIGKILL) -> None:

@@ -124,7 +124,6 @@ job "tfserving" {
       config {
         image           = var.agent_image
         network_mode    = "host"
-        init            = true
         readonly_rootfs = true
         cap_drop        = ["ALL"]
         security_opt    = ["no-new-privileges"]
