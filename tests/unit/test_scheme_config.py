@@ -124,11 +124,15 @@ def test_latest_and_labels_are_of_the_same_scheme() -> None:
             "3:17: version_scheme (a mapping) must be one of {dates: '%Y-%m-%d'} and {names:"
             " {9f3c2ab: 1}}",
         ),
-        ("version: 1.4", "2:10: version (1.4) must be latest or a whole number such as 42"),
+        (
+            "version: 1.4",
+            "2:10: version (1.4) must be latest or a whole number such as 42 (a name such as"
+            " 1.43.13 needs a version_scheme)",
+        ),
         (
             "version: '42'",
-            "2:10: version (the text '42') must be latest or a whole number such as 42; remove the"
-            " quotes",
+            "2:10: version (the text '42') must be latest or a whole number such as 42 (a name such"
+            " as 1.43.13 needs a version_scheme); remove the quotes",
         ),
     ],
 )
