@@ -41,7 +41,7 @@ RUN printf 'path-exclude=/usr/%s\n' \
       'lib/git-core/git-http-push' 'lib/git-core/git-imap-send' 'lib/git-core/git-shell' \
       'lib/git-core/scalar' >/etc/dpkg/dpkg.cfg.d/only-what-is-used \
  && apt-get update --quiet \
- && apt-get install --yes --no-install-recommends ca-certificates git gpg openssh-client \
+ && apt-get install --yes --no-install-recommends ca-certificates git gpg openssh-client tini \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/apt /var/log/dpkg.log
 # The numbers are fixed, so that a model server can be given the group and read the models.
 RUN groupadd --gid 10001 reconciler \
@@ -64,5 +64,6 @@ EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
   CMD ["/opt/reconciler/bin/python", "-I", "/opt/reconciler/livez.py"]
-ENTRYPOINT ["reconciler"]
+# Kubernetes has no init, and each fetch that hangs and is killed leaves an ssh to be buried.
+ENTRYPOINT ["tini", "--", "reconciler"]
 CMD ["run"]

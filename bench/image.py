@@ -96,7 +96,7 @@ def _run_agent(image: str, folder: Path) -> Iterator[tuple[str, int]]:
         "RECONCILER_SERVING": f"127.0.0.1:{free_port()}",
     }
     options = [f"--env={name}={value}" for name, value in environment.items()]
-    options += ["--init", "--read-only", "--cap-drop=ALL", "--network=host"]
+    options += ["--read-only", "--cap-drop=ALL", "--network=host"]
     container = _docker("run", "--detach", *options, f"--volume={folder}:/fleet:ro", image)
     try:
         yield container, port

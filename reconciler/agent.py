@@ -46,10 +46,12 @@ from reconciler.planning.events import (
 )
 from reconciler.planning.goals import wanted_queries
 from reconciler.planning.outcome import SERVER_UNREACHABLE
+from reconciler.planning.peers import ServerStanding
 from reconciler.planning.plan import plan
 from reconciler.planning.quiet import Interest, find_interest
 from reconciler.planning.rest import Rest, find_rest, goes_on, note_look
 from reconciler.planning.restart import find_restart_config
+from reconciler.planning.server_turns import find_others
 from reconciler.planning.steps import Limits, Plan, World
 from reconciler.planning.supervision import sight_server
 from reconciler.serving.client import SERVER_SILENT, ServingClient
@@ -163,16 +165,21 @@ class Agent:
             condition = Condition(GIT_REACHABLE, False, trouble.reason, trouble.sentence)
             if not git.source_verified.holds:
                 condition = git.source_verified
-            await self._herald.wait(condition, self._applied)
+            await self._herald.wait(condition, self._applied, self._server)
             return
         try:
             world = await self._look_around(desired)
         except ReconcilerError as error:
             condition = Condition(MODELS_INTACT, False, error.reason, str(error))
-            await self._herald.wait(condition, self._applied)
+            await self._herald.wait(condition, self._applied, self._server)
             return
         now = self._clock()
-        if self._rest is not None and goes_on(self._rest, world, self._memory, now):
+        asked_peers = self._find_server_peers(desired)
+        if (
+            self._rest is not None
+            and not asked_peers
+            and goes_on(self._rest, world, self._memory, now)
+        ):
             self._rest = note_look(self._rest, now)
             self._memory = self._rest.memory
             self.board.beat()
@@ -189,7 +196,7 @@ class Agent:
         self._planned.set()
         for query, wait_seconds in newest.relist.items():
             self.watches.hasten(query, wait_seconds)
-        self.watches.want_peers(desired, newest.ask_peers)
+        self.watches.want_peers(desired, {*newest.ask_peers, *asked_peers})
         if newest.settled and world.git_trouble is None:
             self._applied = desired.commit
         self._remember()
@@ -260,7 +267,9 @@ class Agent:
             peers=self.watches.peers.peers,
             namesake=self._find_namesake(),
             members_trouble=self.watches.find_members_trouble(desired),
+            notifications=self.watches.notifications,
             supervised=self._supervisor.condition if self._supervisor else None,
+            server=self._server,
         )
 
     def _find_interest(self, desired: Desired) -> Interest:
@@ -328,6 +337,14 @@ class Agent:
         if found is None and self.board.has_namesake:
             return describe_namesake(self._settings.node, "has asked this one for its status")
         return found
+
+    @property
+    def _server(self) -> ServerStanding | None:
+        return self._supervisor.standing if self._supervisor else None
+
+    def _find_server_peers(self, desired: Desired) -> tuple[str, ...]:
+        is_asking = self._supervisor is not None and self._supervisor.awaits_turn
+        return find_others(desired) if is_asking else ()
 
     @property
     def fetching(self) -> Mapping[tuple[str, int], Progress]:

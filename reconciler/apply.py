@@ -189,16 +189,23 @@ class Hands:
         try:
             with self.tracing.span("download", **_facts_of(step)):
                 source = await run_beside(lambda: self.sources.open(snapshot.source), "open source")
-                await self.store.fetch(model, snapshot, source, show, sha256=step.sha256)
+                await self.store.fetch(
+                    model,
+                    snapshot,
+                    source,
+                    show,
+                    sha256=step.sha256,
+                    most_bytes=step.most_bytes,
+                )
             event: Event = Fetched(model, snapshot.version)
         except ReconcilerError as error:
             event = FetchFailed(model, snapshot.version, snapshot.digest, error.reason, str(error))
         except OSError as error:
-            sentence = f"version {snapshot.version} could not be stored: {error}"
+            sentence = f"version {snapshot.title} could not be stored: {error}"
             event = FetchFailed(model, snapshot.version, snapshot.digest, "DiskFailed", sentence)
         except Exception as error:
             _log.exception("a download ended by a bug; please report it")
-            sentence = f"version {snapshot.version} was not fetched because of a bug: {error!r}"
+            sentence = f"version {snapshot.title} was not fetched because of a bug: {error!r}"
             event = FetchFailed(model, snapshot.version, snapshot.digest, "Bug", sentence)
         download = self._downloads.get(key)
         if download is not None and download.task is own:

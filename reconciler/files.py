@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -129,7 +129,7 @@ def lock_folder(path: Path, mode: int = 0o755) -> Iterator[None]:
     Two agents on one folder would undo each other's work. The lock is the kernel's (flock), which
     lets go of it however the process ends; the file's text is for people alone. A folder that is
     missing is made with `mode`. Raises ReconcilerError (FOLDER_IN_USE) when another process holds
-    it, SettingsError when it cannot be made or written to.
+    it, SettingsError when it cannot be made, opened or locked.
     """
     try:
         make_folder(path, mode)
@@ -144,15 +144,18 @@ def lock_folder(path: Path, mode: int = 0o755) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
+                raise SettingsError(
+                    f"{path} cannot be locked ({error.strerror}); give the agent a folder on a file"
+                    " system that has locks, as a local disk and NFSv4 have"
+                ) from None
             raise ReconcilerError(
                 f"{path} is in use by another reconciler{_name_holder(file)}; stop that one or"
                 " give this one a folder of its own",
                 FOLDER_IN_USE,
             ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with suppress(OSError):  # on a full disk, which the agent is needed to make room on
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 
 

@@ -13,6 +13,7 @@ from reconciler import __version__
 from reconciler.follow.watch import STALE
 from reconciler.logs import Note, about
 from reconciler.model import Commit, Condition, Local, Phase
+from reconciler.planning.peers import ServerStanding
 from reconciler.planning.steps import Plan, World
 from reconciler.status.board import StatusBoard
 from reconciler.status.changes import Change, Result
@@ -32,7 +33,9 @@ class Herald:
         self._started_at_seconds = time.time()
         self._conditions: Mapping[str, Condition] = {}
 
-    async def wait(self, condition: Condition, applied: Commit | None) -> None:
+    async def wait(
+        self, condition: Condition, applied: Commit | None, server: ServerStanding | None
+    ) -> None:
         """Say that nothing is done, because of what `condition` says."""
         self._log_conditions((condition,))
         await self._board.publish(
@@ -47,6 +50,7 @@ class Herald:
                 summary=f"nothing is changed: {condition.sentence}",
                 applied=applied,
                 conditions=(condition,),
+                server=server,
             )
         )
 
@@ -81,6 +85,7 @@ class Herald:
                 members=tuple(member.name for member in desired.group.nodes)
                 if desired.group
                 else (),
+                server=world.server,
             )
         )
         for change in changes:
@@ -124,12 +129,14 @@ def _tell(change: Change) -> str:
     commit = f"for commit {change.commit.id[:8]}"
     match change.result:
         case Result.DEPLOYED:
-            before = "" if change.from_version is None else f" (was {change.from_version})"
-            return f"deployed {change.model} {change.to_version}{before} {commit}"
+            former = change.from_name or change.from_version
+            before = "" if former is None else f" (was {former})"
+            return f"deployed {change.model} {change.to_name or change.to_version}{before} {commit}"
         case Result.STOPPED:
             return f"stopped {change.model} {commit}"
         case Result.REMOVED:
             return f"removed {change.model} {commit}"
         case Result.FAILED:
-            version = "" if change.to_version is None else f" {change.to_version}"
+            name = change.to_name or change.to_version
+            version = "" if name is None else f" {name}"
             return f"{change.model}{version} failed {commit}: {change.why}"

@@ -17,7 +17,7 @@ from reconciler.follow.trust import Trust
 from reconciler.follow.watch import GitWatch
 from reconciler.membership.registry import Registries
 from reconciler.membership.watch import MembershipWatch
-from reconciler.model import Desired, Query, Unavailable
+from reconciler.model import Condition, Desired, Query, Unavailable
 from reconciler.policy import Policy
 from reconciler.settings import Settings
 from reconciler.sources.registry import Sources
@@ -75,6 +75,8 @@ class Watches:
             clock=clock,
         )
         self.peers = PeerWatch(badge, clock, Access.of(settings))
+        self.notifications: Condition | None = None
+        """Whether the buckets' notifications are read; None where nobody reads them."""
 
     # --- what the tick says ---------------------------------------------------------------
 
@@ -98,6 +100,11 @@ class Watches:
         """Ask `query` again that soon, if it is not due before."""
         self.buckets.hasten(query, within_seconds)
         self._buckets_due.set()
+
+    def note_notifications(self, condition: Condition) -> None:
+        """Take how it is with the buckets' notifications."""
+        self.notifications = condition
+        self._wake()
 
     def want_listings(self, queries: Mapping[Query, bool]) -> None:
         """Set what is to be listed (True: only re-checked)."""

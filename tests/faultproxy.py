@@ -49,8 +49,8 @@ class Fault:
     `status` answers instead of the server, with `body` of the type `kind`. Otherwise the body
     passes up to `after_bytes` and then `reset` (RST), `cut` (closed too early), `stall` (nothing
     more comes) or `flip` (one bit of the next byte) happens; `shorten` claims the shorter length,
-    as if that were all. `drop` resets the connection before any answer. `delay_seconds` holds the answer back, `drip_bytes` sends only as many
-    bytes at a time, with a short pause after each.
+    as if that were all. `drop` resets the connection before any answer. `delay_seconds` holds the
+    answer back, `drip_bytes` sends only as many bytes at a time, with a short pause after each.
     """
 
     status: int = 0

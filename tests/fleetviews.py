@@ -162,6 +162,7 @@ class _Fleet:
             "available_replicas": available,
             "serving_replicas": sum(bool(s["serving_versions"]) for s in standings),
             "nodes": standings,
+            "version_names": {},
         }
 
     def _standing(
@@ -257,6 +258,7 @@ class _Fleet:
                 "result": "failed" if model["phase"] == "Failed" else "deployed",
                 "reason": "LoadFailed" if model["phase"] == "Failed" else "Serving",
                 "nodes": sorted(standing["node"] for standing in model["nodes"]),
+                "to_name": None,
             }
             for number, model in enumerate(models[:: max(1, len(models) // 40)][:50])
         ]

@@ -11,7 +11,8 @@ from typing import Protocol
 from reconciler.model import Condition, ServerSpec
 from reconciler.planning.supervision import ServerSight
 from reconciler.settings import Settings
-from reconciler.supervision.supervisor import Pace, Supervisor
+from reconciler.supervision.pace import Pace
+from reconciler.supervision.supervisor import Supervisor
 
 LABEL = "reconciler.serving"
 _MUTE = (":silent", ":ending")

@@ -17,7 +17,7 @@ variable "repo" {
 
 variable "agent_image" {
   type    = string
-  default = "tfserving-reconciler:0.1.0"
+  default = "reconciler:0.1.0"
 }
 
 variable "server_image" {
@@ -124,7 +124,6 @@ job "tfserving" {
       config {
         image           = var.agent_image
         network_mode    = "host"
-        init            = true
         readonly_rootfs = true
         cap_drop        = ["ALL"]
         security_opt    = ["no-new-privileges"]

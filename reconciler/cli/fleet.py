@@ -12,25 +12,19 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
-from reconciler.cli.access import access_options, certificate_options
+from reconciler.cli.access import certificate_options
+from reconciler.cli.fleet_nodes import NOBODY, end_blind, find_nodes, nodes_options, open_desk
 from reconciler.errors import ReconcilerError, SettingsError
 from reconciler.status.access import Access
 
-if TYPE_CHECKING:
-    from reconciler.fleet.desk import FleetDesk
-
-CommandT = TypeVar("CommandT", bound=Callable[..., Any])
-
 SETTLED = 0
 NOT_SETTLED = 1
-NOBODY = 2
 
 _WORST_ROWS = 40
 _WATCH_SECONDS = 2.0
@@ -44,28 +38,8 @@ def fleet() -> None:
     """See what all nodes serve, what is wrong first, and have them sync."""
 
 
-def _nodes_options(command: CommandT) -> CommandT:
-    """Give `command` the options that say which nodes there are, and how they are asked."""
-    folder = click.option(
-        "-C",
-        "folder",
-        metavar="DIR",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Folder of the config repo in a clone: the nodes are those of its current commit."
-        "  [default: the current folder]",
-    )
-    addresses = click.option(
-        "--node",
-        "addresses",
-        metavar="HOST:PORT",
-        multiple=True,
-        help="Status endpoint of a node, instead of a clone; may be repeated.",
-    )
-    return folder(addresses(access_options(command)))
-
-
 @fleet.command("status")
-@_nodes_options
+@nodes_options
 @click.option("--url", metavar="URL", help="Ask this node, or `fleet serve`, for its view.")
 @click.option("--watch", is_flag=True, help="Look again every 2 seconds, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print the view as JSON.")
@@ -100,7 +74,7 @@ def status(
             return
         raise click.Abort from None  # 0 would say that all is well
     except ReconcilerError as error:
-        _end_blind(str(error))
+        end_blind(str(error))
     _show(view, as_json=as_json, show_all=show_all)
     sys.exit(_exit_code(view))
 
@@ -150,8 +124,8 @@ def _look_at_nodes(folder: Path | None, addresses: tuple[str, ...], access: Acce
     """Return how the nodes are looked at, one after the other time."""
     from reconciler.fleet.view import render
 
-    nodes = _find_nodes(folder, addresses)
-    desk = _open_desk(nodes, access)
+    nodes = find_nodes(folder, addresses)
+    desk = open_desk(nodes, access)
 
     async def look() -> dict[str, Any]:
         await desk.ask()
@@ -177,85 +151,8 @@ def _look_at_view(url: str, access: Access) -> _Look:
     return look
 
 
-@dataclass(frozen=True, slots=True)
-class _Nodes:
-    """Which nodes there are."""
-
-    read: Callable[[], Any]
-    """Returns an Expected."""
-    has_git: bool
-
-
-def _open_desk(nodes: _Nodes, access: Access) -> "FleetDesk":
-    from reconciler.fleet.desk import FleetDesk
-    from reconciler.fleet.poll import FleetPoller
-
-    return FleetDesk(
-        nodes.read,
-        socket.gethostname(),
-        has_git=nodes.has_git,
-        always=True,
-        poller=FleetPoller(access=access),
-    )
-
-
-def _find_nodes(folder: Path | None, addresses: tuple[str, ...]) -> _Nodes:
-    """Return where the nodes are known from, once it was seen that there are any."""
-    if folder is not None and addresses:
-        raise click.UsageError("give the nodes by -C or by --node, not by both")
-    if addresses:
-        from reconciler.fleet.expected import Expected
-        from reconciler.fleet.poll import Target
-
-        _check_addresses(addresses)
-        given = Expected(tuple(map(Target, dict.fromkeys(addresses))), (), {})
-        return _Nodes(lambda: given, has_git=False)
-    from reconciler.config_repo.checkout import Checkout
-    from reconciler.fleet.expected import CheckoutReader
-
-    try:
-        reader = CheckoutReader(Checkout(folder or Path()))
-        expected = reader.read()
-    except ReconcilerError as error:
-        _end_blind(f"{error}; or name nodes by --node HOST:PORT")
-    for group in expected.unlisted_groups:
-        click.echo(
-            f"reconciler fleet: the nodes of group {group} are left out: only a registry knows"
-            " them; name them by --node, or ask one of them by `status --url`",
-            err=True,
-        )
-    if not expected.enabled and not expected.lost_files:
-        _end_blind(
-            f"the current commit of the clone has no group in {folder or Path()}; name the config"
-            " repo's folder by -C, or name nodes by --node HOST:PORT"
-        )
-    if not any(target.address for target in expected.targets):
-        _end_blind(
-            "no node in groups/*.yaml has an address, so none can be asked; write `- {name:"
-            ' search-1, address: "search-1:8080"}`, or name nodes by --node HOST:PORT'
-        )
-    return _Nodes(reader.read, has_git=True)
-
-
-def _check_addresses(addresses: Iterable[str]) -> None:
-    """Refuse what is no address before it is shown as a node: it may hold a password."""
-    from reconciler.cli.options import quote_address
-    from reconciler.status.client import StatusError, check_url
-
-    for address in addresses:
-        try:
-            check_url(address)
-        except StatusError as error:
-            raise SettingsError(f"--node {quote_address(address)}: {error}") from None
-
-
-def _end_blind(sentence: str) -> Any:
-    click.echo(f"reconciler fleet: {sentence}", err=True)
-    sys.exit(NOBODY)
-
-
 @fleet.command("sync")
-@_nodes_options
+@nodes_options
 @click.option(
     "--token-file",
     metavar="FILE",
@@ -274,7 +171,7 @@ def sync(folder: Path | None, addresses: tuple[str, ...], token_file: Path, acce
     token = read_secret(token_file)
     if not token:
         raise SettingsError(f"{token_file} is missing, unreadable or empty; it must hold the token")
-    targets = _find_nodes(folder, addresses).read().targets
+    targets = find_nodes(folder, addresses).read().targets
     answers = asyncio.run(sync_all(targets, token.decode("utf-8", "replace"), access))
     refusals = {target: why for target, why in answers.items() if why is not None}
     for target, why in refusals.items():
@@ -285,7 +182,7 @@ def sync(folder: Path | None, addresses: tuple[str, ...], token_file: Path, acce
 
 
 @fleet.command("serve")
-@_nodes_options
+@nodes_options
 @click.option(
     "--listen",
     metavar="HOST:PORT",
@@ -314,9 +211,9 @@ def serve(
 
     if not is_address(listen):
         raise SettingsError(f"--listen {listen!r} is not host:port, as 127.0.0.1:8090 is")
-    nodes = _find_nodes(folder, addresses)
+    nodes = find_nodes(folder, addresses)
     start_logging("text")
-    desk = _open_desk(nodes, access)
+    desk = open_desk(nodes, access)
 
     async def run() -> None:
         certificate = open_certificate(tls_cert_file, tls_key_file)

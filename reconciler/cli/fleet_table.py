@@ -13,7 +13,7 @@ from rich.text import Text
 
 from reconciler.planning.wording import format_bytes, format_seconds
 from reconciler.status.client import StatusError, printable
-from reconciler.status.report import Json
+from reconciler.status.report import Json, name_version
 
 _COLOURS = {
     "Failed": "bold red",
@@ -149,7 +149,8 @@ def _disk(disk: Json | None) -> str:
 def _deployments(view: Json, rows: int | None) -> Table:
     table = _table("deployment", "phase", "version", "replicas", "what is going on")
     for deployment in view["deployments"][:rows]:
-        versions = ", ".join(map(str, deployment["wanted_versions"])) or "?"
+        wanted = deployment["wanted_versions"]
+        versions = ", ".join(name_version(deployment, each) for each in wanted) or "?"
         table.add_row(
             _plain(f"{deployment['group']}/{deployment['model']}"),
             _coloured(deployment["phase"]),

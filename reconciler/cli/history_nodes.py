@@ -39,6 +39,8 @@ class Served:
     result: Result
     reason: str
     version: int | None
+    name: str | None
+    """What that version is called, where not simply by its number."""
     time_seconds: float
     seconds: float | None
     """From the commit to serving; None where nothing came to serve, or not for the first time."""
@@ -153,6 +155,7 @@ def _describe(node: Node, change: NodeChange, entry: Entry) -> Served:
         result=change.result,
         reason=change.reason,
         version=change.to_version,
+        name=change.to_name,
         time_seconds=change.time_seconds,
         seconds=round(waited, 3) if first else None,
     )

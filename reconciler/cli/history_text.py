@@ -14,7 +14,7 @@ from reconciler.cli.history_words import find_changes, headline
 from reconciler.config_repo.checkout import show_id
 from reconciler.history.read import Entry, State
 from reconciler.history.signatures import Signature
-from reconciler.model import Commit
+from reconciler.model import Commit, Rule
 from reconciler.status.changes import Result
 from reconciler.status.client import printable
 from reconciler.status.report import Json, render_commit, timestamp
@@ -67,6 +67,7 @@ def render(told: Told) -> Json:
         "changes": find_changes(entry),
         "from_version": entry.before.serves if entry.before else None,
         "to_version": entry.after.serves if entry.after else None,
+        **_render_names(entry),
         "commit": {
             **render_commit(entry.commit),
             "author_email": entry.author_email,
@@ -87,12 +88,22 @@ def render(told: Told) -> Json:
                 "result": served.result.value,
                 "reason": served.reason,
                 "version": served.version,
+                **({"version_name": served.name} if served.name else {}),
                 "time": timestamp(served.time_seconds),
                 "commit_to_serving_seconds": served.seconds,
             }
             for served in told.served
         ],
     }
+
+
+def _render_names(entry: Entry) -> Json:
+    """Return what the versions are called, where they are not simply called by their numbers."""
+    names = [state.title if state else None for state in (entry.before, entry.after)]
+    states = [state for state in (entry.before, entry.after) if state and state.serves is not None]
+    if all(state.title == str(state.serves) for state in states):
+        return {}
+    return {"from_name": names[0], "to_name": names[1]}
 
 
 def _author(entry: Entry) -> str:
@@ -116,7 +127,7 @@ def _fate(served: Served) -> str:
     match served.result:
         case Result.DEPLOYED:
             waited = "" if served.seconds is None else f", {_duration(served.seconds)} after it"
-            return f"{served.node} served {served.version} at {when}{waited}"
+            return f"{served.node} served {served.name or served.version} at {when}{waited}"
         case Result.FAILED:
             return f"{served.node} failed at {when} ({served.reason})"
     return f"{served.node} {served.result} at {when}"
@@ -167,4 +178,10 @@ def _render_merge(merge: Commit | None, signature: Signature | None) -> Json | N
 
 
 def _render_state(state: State | None) -> Json | None:
-    return None if state is None else asdict(state)
+    if state is None:
+        return None
+    fields = asdict(state)
+    scheme, name = fields.pop("scheme"), fields.pop("locked_name")
+    if state.scheme.rule is not Rule.NUMBER or name is not None:
+        fields |= {"version_scheme": scheme, "version_name": state.title}
+    return fields

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from reconciler.history.read import Entry, State
+from reconciler.model import VersionScheme
 
 
 def headline(entry: Entry) -> str:
@@ -42,8 +43,8 @@ def _version(state: State | None) -> str:
     if state is None or not state.is_readable:
         return "(unreadable)"
     if state.version is not None:
-        return str(state.version)
-    return "latest" if state.locked is None else f"{state.locked} (latest)"
+        return str(state.title)
+    return "latest" if state.locked is None else f"{state.title} (latest)"
 
 
 def _versions(before: State, after: State) -> tuple[str, str]:
@@ -60,7 +61,7 @@ def _flags(state: State) -> Iterator[str]:
         yield "suspended"
     if state.replicas is not None:
         yield f"replicas {state.replicas}"
-    yield from _labels({}, state.labels)
+    yield from _labels({}, _name_labels(state))
 
 
 def _moves(before: State, after: State) -> Iterator[str]:
@@ -75,7 +76,8 @@ def _moves(before: State, after: State) -> Iterator[str]:
 def _settings(before: State, after: State) -> Iterator[str]:
     if before.source != after.source:
         yield f"source {before.source} -> {after.source}"
-    yield from _labels(before.labels, after.labels)
+    yield from _schemes(before.scheme, after.scheme)
+    yield from _labels(_name_labels(before), _name_labels(after))
     if before.replicas != after.replicas:
         yield f"replicas {before.replicas or 'all'} -> {after.replicas or 'all'}"
     if before.stop != after.stop:
@@ -86,7 +88,25 @@ def _settings(before: State, after: State) -> Iterator[str]:
         yield f"rollout {before.strategy} -> {after.strategy}"
 
 
-def _labels(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[str]:
+def _schemes(before: VersionScheme, after: VersionScheme) -> Iterator[str]:
+    if str(before) != str(after):
+        yield f"version_scheme {before} -> {after}"
+        return
+    old, new = dict(before.names), dict(after.names)
+    for name in sorted(old.keys() | new.keys()):
+        if name not in old:
+            yield f"name {name} = {new[name]} added"
+        elif name not in new:
+            yield f"name {name} = {old[name]} removed"
+        elif old[name] != new[name]:
+            yield f"name {name} = {old[name]} -> {new[name]}"
+
+
+def _name_labels(state: State) -> dict[str, str]:
+    return {label: state.scheme.show(version) for label, version in state.labels.items()}
+
+
+def _labels(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
     for label in sorted(before.keys() | after.keys()):
         old, new = before.get(label), after.get(label)
         if old is None:
@@ -103,4 +123,4 @@ def _locks(before: State, after: State) -> Iterator[str]:
     elif before.lock_blob_id is not None and after.lock_blob_id is None:
         yield "lock removed"
     elif before.locked == after.locked and before.locked_digest != after.locked_digest:
-        yield f"other bytes locked for version {after.locked}"
+        yield f"other bytes locked for version {after.locked_name or after.locked}"

@@ -193,9 +193,10 @@ async def _find_news(locksmith: Locksmith, entry: Entry, lock: Lock) -> list[str
         return []
     if latest <= lock.version:
         return []
+    name = deployment.scheme.show(latest)
     return [
-        f"{deployment.model} in {deployment.group} is locked at {lock.version} and latest is"
-        f" {latest} by now; `reconciler lock --update {deployment.model}` moves it on"
+        f"{deployment.model} in {deployment.group} is locked at {lock.title} and latest is"
+        f" {name} by now; `reconciler lock --update {deployment.model}` moves it on"
     ]
 
 
@@ -205,8 +206,8 @@ def _judge_changes(report: Report) -> None:
         before = change.before
         if before is not None and change.is_move:
             what = (
-                f"version {before.version} is gone from {before.source} and latest is"
-                f" {change.after.version} now"
+                f"version {before.title} is gone from {before.source} and latest is"
+                f" {change.after.title} now"
             )
         else:
             what = "this is not what the source says of the locked versions"
@@ -275,6 +276,14 @@ def _name_files(report: Report) -> str:
     return f"{named} and {more:,} more" if more > 0 else named
 
 
+def _name_ends(change: LockChange) -> dict[str, str | None]:
+    """Return what the versions are called, where they are not simply called by their numbers."""
+    before, after = change.before, change.after
+    if after.title == str(after.version):
+        return {}
+    return {"from_name": before.title if before else None, "to_name": after.title}
+
+
 def _print_json(report: Report) -> None:
     answer = {
         "changed": [
@@ -284,6 +293,7 @@ def _print_json(report: Report) -> None:
                 "path": change.after.path,
                 "from_version": change.before.version if change.before else None,
                 "to_version": change.after.version,
+                **_name_ends(change),
                 "files": change.files,
                 "bytes": change.size_bytes,
             }

@@ -1,5 +1,6 @@
 """`reconciler publish`: uploads an exported SavedModel as the next version of a model."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import click
 
 from reconciler.errors import SourceError
-from reconciler.model import Listing, Query, StoredFile
+from reconciler.model import Listing, Query, Rule, StoredFile, VersionScheme
 from reconciler.planning.versions import group_versions
 from reconciler.planning.wording import format_bytes
 from reconciler.sources.file import walk_folder
@@ -22,6 +23,8 @@ from reconciler.sources.sums import (
 from reconciler.sources.upload import upload_version
 from reconciler.store.completeness import find_lack
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
+
 
 @click.command("publish")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -31,7 +34,12 @@ from reconciler.store.completeness import find_lack
     type=click.IntRange(min=0),
     help="The version's number. Default: one more than the highest in the source.",
 )
-def publish(folder: Path, url: str, version: int | None) -> None:
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="The version's name, for deployments that have a version_scheme: 1.43.13, 2026-11-21.",
+)
+def publish(folder: Path, url: str, version: int | None, name: str | None) -> None:
     """Upload the SavedModel in FOLDER to the source URL as its next version.
 
     URL is the folder that holds the model's versions, as a deployment names it: gs://bucket/model
@@ -41,8 +49,18 @@ def publish(folder: Path, url: str, version: int | None) -> None:
 
     Exit code: 0 published, 1 not published, 2 wrong usage.
     """
+    if name is not None and version is not None:
+        raise click.UsageError("a version has a number or a name; give --version or --name")
+    if name is not None and (name == "latest" or not _NAME.fullmatch(name)):
+        raise click.BadParameter(
+            f"{name!r} cannot be the name of a version: write at most 64 letters, digits, dots,"
+            " hyphens, underscores and plus signs, and not latest"
+        )
     export = read_export(folder)
-    number = publish_export(export, url, version)
+    if name is None:
+        name = str(publish_export(export, url, version))
+    else:
+        publish_named(export, url, name)
     if export.has_false_sums:
         click.echo(
             f"{SUMS_NAME} of {folder} is not true of its files; a true one was published in its"
@@ -50,7 +68,7 @@ def publish(folder: Path, url: str, version: int | None) -> None:
             err=True,
         )
     files, size = len(export.paths) + 1, format_bytes(export.size_bytes)
-    click.echo(f"published {url.rstrip('/')}/{number} ({files} files, {size})")
+    click.echo(f"published {url.rstrip('/')}/{name} ({files} files, {size})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +124,7 @@ def publish_export(export: Export, url: str, version: int | None = None) -> int:
     Raises SourceError: VersionExists, and whatever listing and uploading raise.
     """
     url = url.rstrip("/")
-    listing = _list_source(url)
+    listing = _list_source(Query(url))
     taken = set(listing.snapshots) | set(listing.refused)
     if version in taken:
         raise SourceError(
@@ -115,8 +133,25 @@ def publish_export(export: Export, url: str, version: int | None = None) -> int:
             "VersionExists",
         )
     number = version if version is not None else max(taken, default=0) + 1
-    upload_version(export.folder, export.paths, export.sums, url, number)
+    upload_version(export.folder, export.paths, export.sums, url, str(number))
     return number
+
+
+def publish_named(export: Export, url: str, name: str) -> None:
+    """Upload an export as a new version of `url` with a name that need not be a number.
+
+    Raises SourceError: VersionExists, and whatever listing and uploading raise.
+    """
+    url = url.rstrip("/")
+    only = VersionScheme(Rule.NAMES, names=((name, 0),))
+    listing = _list_source(Query(url, 0, only))
+    if listing.snapshots or listing.refused:
+        raise SourceError(
+            f"version {name} of {url} exists already; a version is never overwritten, publish"
+            " under another name",
+            "VersionExists",
+        )
+    upload_version(export.folder, export.paths, export.sums, url, name)
 
 
 def _says(path: Path, sums: Mapping[str, str]) -> bool:
@@ -142,11 +177,10 @@ def _list_export(folder: Path) -> list[StoredFile]:
     return [file for snapshot in listing.snapshots.values() for file in snapshot.files]
 
 
-def _list_source(url: str) -> Listing:
+def _list_source(query: Query) -> Listing:
     sources = Sources()
-    query = Query(url)
     try:
-        return sources.open(url).list(query)
+        return sources.open(query.source).list(query)
     except SourceError as error:
         if error.reason == "FolderNotFound":  # the first version makes the folder
             return Listing(query, 0.0, {})

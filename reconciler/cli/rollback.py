@@ -29,7 +29,7 @@ from reconciler.config_repo.commits import (
 from reconciler.config_repo.names import UnknownModelError
 from reconciler.errors import ConfigError, GitError, ReconcilerError
 from reconciler.locking.resolve import resolve_lock
-from reconciler.model import Deployment, Lock
+from reconciler.model import Deployment, Lock, Rule, VersionScheme
 from reconciler.planning.placement import holders
 from reconciler.rollback.bytes_check import Offer, check_bytes
 from reconciler.rollback.proposal import NO_WAY_BACK, Proposal, propose_pin, propose_way_back
@@ -72,7 +72,7 @@ def _commit_options(command: CommandT) -> CommandT:
 @click.option(
     "--to",
     metavar="REV|VERSION",
-    help="A version number, or a commit, branch or tag. A number is always a version.",
+    help="A version, or a commit, branch or tag. What can be a version is always one.",
 )
 @_commit_options
 def rollback(
@@ -95,7 +95,8 @@ def rollback(
     subject = _open(folder, model, wishes)
     target = _find_target(subject, to)
     if _is_asked_already(subject, target):
-        click.echo(f"{subject.name} asks for {target.version} already; nothing to do.")
+        name = target.show(subject.scheme)
+        click.echo(f"{subject.name} asks for {name} already; nothing to do.")
         return
     with closing(Sources()) as sources:
         proposal = propose_way_back(subject, target, reason, _locking_by(sources))
@@ -122,11 +123,11 @@ def pin(
     Where there is a lock file, or fleet.yaml asks for one, it is written too: the earlier one of
     that version if it was locked once, else a new one. Nothing is pushed.
     """
-    number = _parse_version(version)
-    if number is None and version != "latest":
-        raise click.BadParameter(f"{version!r} is neither a version number nor latest")
     wishes = _Wishes(reason, branch, dry_run, yes, access)
     subject = _open(folder, model, wishes)
+    number = _parse_version(version, subject.scheme)
+    if number is None and version != "latest":
+        raise click.BadParameter(_explain_misfit(version, subject))
     with closing(Sources()) as sources:
         proposal = propose_pin(subject, number, reason, _locking_by(sources))
         if not proposal.pair.changes_from(subject.pair):
@@ -172,7 +173,8 @@ def _locking_by(sources: Sources) -> LockAnew:
 
 
 def _find_target(subject: Subject, to: str | None) -> Target:
-    number = None if to is None else _parse_version(to)
+    scheme = subject.scheme
+    number = None if to is None else _parse_version(to, scheme)
     if to is not None and number is not None:
         if len(to) >= 4 and subject.checkout.succeeds(
             "rev-parse", "--quiet", "--verify", f"{to}^0"
@@ -181,7 +183,7 @@ def _find_target(subject: Subject, to: str | None) -> Target:
                 f"{to} is taken for a version; to mean the commit, write more of its id, or"
                 f" refs/tags/{to}"
             )
-        return Target(number, find_serving(subject.steps, number, subject.source))
+        return Target(number, find_serving(subject.steps, number, subject.source, scheme))
     state = find_former(subject.steps) if to is None else subject.find_state_at(to)
     if state is None:
         place = "in the history that this clone holds" if to is None else f"at {to}"
@@ -200,7 +202,24 @@ def _find_target(subject: Subject, to: str | None) -> Target:
     return Target(state.serves, state)
 
 
-def _parse_version(text: str) -> int | None:
+def _explain_misfit(version: str, subject: Subject) -> str:
+    match subject.scheme.rule:
+        case Rule.NUMBER:
+            return f"{version!r} is neither a version number nor latest"
+        case Rule.NAMES:
+            return (
+                f"{version!r} is neither latest nor among the names of version_scheme in"
+                f" {subject.pair.path}; add it there with a number of its own, and commit both"
+            )
+    return (
+        f"{version!r} is neither latest nor a version as version_scheme in {subject.pair.path} has"
+        f" it ({subject.scheme})"
+    )
+
+
+def _parse_version(text: str, scheme: VersionScheme) -> int | None:
+    if scheme.rule is not Rule.NUMBER:
+        return scheme.parse(text)
     if not (text.isascii() and text.isdecimal()):
         return None
     number = int(text[:20])
@@ -228,7 +247,7 @@ def _carry_out(
     deployment = proposal.pair.read()
     changes = proposal.pair.changes_from(subject.pair)
     asked = deployment.named_version
-    goal = "latest" if asked is None else str(asked)
+    goal = "latest" if asked is None else deployment.scheme.show(asked)
     files = f"{len(changes)} file{'' if len(changes) == 1 else 's'}"
     _say(f"{subject.name}: {subject.asked} -> {goal}, by {proposal.how} ({files})")
     offer = Offer(command, subject.serves)

@@ -83,8 +83,12 @@ def _follow_notifications(name: str, watches: "Watches") -> Coroutine[Any, Any, 
     from reconciler.triggers.pubsub import Notifications
     from reconciler.triggers.subscription import Subscription
 
-    find_sources, wake_sources = watches.buckets.find_sources, watches.wake_sources
-    return Notifications(Subscription(name), find_sources, wake_sources).follow()
+    return Notifications(
+        Subscription(name),
+        watches.buckets.find_sources,
+        watches.wake_sources,
+        watches.note_notifications,
+    ).follow()
 
 
 async def _run(settings: Settings) -> int:

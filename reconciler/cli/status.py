@@ -16,7 +16,7 @@ from reconciler.cli.access import access_options
 from reconciler.model import Phase
 from reconciler.status.access import Access
 from reconciler.status.client import StatusError, fetch_status, parse_status, printable
-from reconciler.status.report import Json, worst_first
+from reconciler.status.report import Json, name_version, worst_first
 
 CONVERGED = 0
 NOT_CONVERGED = 1
@@ -116,10 +116,11 @@ def _headline(report: Json) -> Text:
 
 
 def _versions(item: Json) -> str:
-    serving = ", ".join(map(str, item["serving_versions"])) or "none"
+    serving = ", ".join(name_version(item, each) for each in item["serving_versions"]) or "none"
     if item["phase"] == Phase.DEPLOYED:
         return serving
-    wanted = "?" if item["wanted_version"] is None else str(item["wanted_version"])
+    version = item["wanted_version"]
+    wanted = "?" if version is None else name_version(item, version)
     target = "none" if item["phase"] in (Phase.STOPPING, Phase.STOPPED) else wanted
     return serving if serving == target else f"{serving} → {target}"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from reconciler.config_repo.documents import Document
 from reconciler.config_repo.layout import Place
+from reconciler.config_repo.schemes import build_scheme, parse_written
 from reconciler.model import (
     Deployment,
     Golden,
@@ -17,6 +18,7 @@ from reconciler.model import (
     Quota,
     Registry,
     Rollout,
+    Rule,
     ServerSpec,
     Strategy,
     Wave,
@@ -83,13 +85,16 @@ def build_deployment(
     """Return the deployment that the file at `path` describes."""
     fields = document.fields
     version, replicas = fields["version"], fields.get("replicas", "all")
+    scheme = build_scheme(fields.get("version_scheme", Rule.NUMBER))
     return Deployment(
         model=fields.get("model", place.model),
         group=place.group,
         path=path,
         source=fields["source"].rstrip("/"),
-        version=None if version == "latest" else version,
-        labels=fields.get("labels", {}),
+        version=None if version == "latest" else parse_written(version, scheme),
+        labels={
+            label: parse_written(name, scheme) for label, name in fields.get("labels", {}).items()
+        },
         replicas=None if replicas == "all" else replicas,
         stop=fields.get("stop", False),
         suspend=fields.get("suspend", False),
@@ -100,19 +105,24 @@ def build_deployment(
         metadata={
             name: document.spots["metadata", name].text for name in fields.get("metadata", {})
         },
+        scheme=scheme,
     )
 
 
 def build_lock(path: str, document: Document) -> Lock:
     """Return the lock that the file at `path` holds."""
     fields = document.fields
+    numbers = {
+        entry["version"]: entry.get("number", entry["version"]) for entry in fields["locked"]
+    }
     versions = [
         LockedVersion(
-            version=entry["version"],
+            version=numbers[entry["version"]],
             files=entry["files"],
             size_bytes=entry["bytes"],
             digest=entry["digest"].removeprefix("sha256:"),
             sha256=entry.get("sha256", {}),
+            name=entry["version"] if isinstance(entry["version"], str) else None,
         )
         for entry in fields["locked"]
     ]
@@ -120,7 +130,7 @@ def build_lock(path: str, document: Document) -> Lock:
         path=path,
         model=fields["model"],
         source=fields["source"].rstrip("/"),
-        version=fields["version"],
+        version=numbers.get(fields["version"], fields["version"]),
         versions={locked.version: locked for locked in versions},
     )
 

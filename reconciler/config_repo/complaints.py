@@ -96,6 +96,8 @@ def _explain(error: ValidationError, text: Text) -> Iterator[Mistake]:
         case _:
             where = f"{_name(path)} ({_describe(instance)})" if path else "the file"
             hint = "; remove the quotes" if _is_quoted_number(instance, schema) else ""
+            if _is_unquoted_text(instance, text.spots[path], schema):
+                hint = f'; write "{text.spots[path].text}" in quotes'
             yield _mistake(text.spots[path], _say(where, schema) + hint)
 
 
@@ -103,6 +105,13 @@ def _is_quoted_number(instance: object, schema: dict[str, Any]) -> bool:
     branches = (schema, *schema.get("anyOf", ()))
     wants_number = any(branch.get("type") == "integer" for branch in branches)
     return wants_number and isinstance(instance, str) and instance.isdecimal()
+
+
+def _is_unquoted_text(instance: object, spot: Spot, schema: dict[str, Any]) -> bool:
+    """Whether what is written would be right if it were not read as a number."""
+    if not isinstance(instance, int | float) or "pattern" not in schema:
+        return False
+    return schema.get("type") == "string" and bool(re.fullmatch(schema["pattern"], spot.text))
 
 
 def _explain_unknown(name: str, known: list[str]) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 
 from reconciler.config_repo.complaints import check_schema
 from reconciler.config_repo.layout import Kind
+from reconciler.config_repo.schemes import find_lock_mistakes, find_scheme_mistakes
 from reconciler.config_repo.yaml_text import Mistake, Path, Spot, Text, read_yaml
 
 _CACHE_SIZE = 20_000
 """Two revisions of a fleet with 10,000 deployments."""
+_CHECKS = {Kind.DEPLOYMENT: find_scheme_mistakes, Kind.LOCK: find_lock_mistakes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,9 @@ def parse_document(kind: Kind, data: bytes) -> Document | Broken:
     mistakes = tuple(sorted({*text.mistakes, *check_schema(kind, text)}))
     if mistakes or not isinstance(text.value, dict):
         return Broken(mistakes, _model(text))
-    return Document(text.value, text.spots)
+    # Only what the schema has passed has the fields that are looked at here.
+    mistakes = tuple(sorted(_CHECKS[kind](text.value, text.spots))) if kind in _CHECKS else ()
+    return Broken(mistakes, _model(text)) if mistakes else Document(text.value, text.spots)
 
 
 def _model(text: Text) -> str | None:

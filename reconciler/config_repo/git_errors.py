@@ -84,6 +84,12 @@ _MEANINGS: tuple[tuple[str, str, str], ...] = (
         "there is no git repository at that URL, or it may not be seen; check RECONCILER_REPO",
     ),
     (
+        r"not valid: is this a git repo",
+        REPOSITORY_NOT_FOUND,
+        "something other than a git repository answers there, such as a proxy's login page; check"
+        " RECONCILER_REPO, git_proxy and HTTPS_PROXY",
+    ),
+    (
         r"bad object|missing object|loose object|corrupt|all necessary objects|not a git repo",
         GIT_FAILED,
         "git met damaged objects",

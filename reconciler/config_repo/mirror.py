@@ -172,7 +172,9 @@ class Mirror:
             raise git_error(
                 REPOSITORY_EMPTY,
                 self._url,
-                f"the repository has no branch yet; push a commit to {branch}",
+                # git reads a page as a list of no branches.
+                f"the repository has no branch yet; push a commit to {branch}; if it has one,"
+                " something else answers in its place, such as a proxy's login page",
             )
         if branch not in heads:
             near = get_close_matches(branch, heads, n=1) or sorted(heads)[:1]

@@ -9,6 +9,7 @@ to YAML 1.1 and 1.2 readers, that is to this program and to the author's editor,
 refused with a sentence that says what to write. Keys are always text.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ _YAML_12_NUMBER = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9a-fA-F]+"
 )
 _RESOLVER = yaml.resolver.Resolver()
+_PLAIN_TEXT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]*")
+"""Characters that mean nothing else to YAML wherever they stand."""
 _TEXT_TAG = "tag:yaml.org,2002:str"
 
 
@@ -123,6 +126,12 @@ def _mistake_at(text: str, offset: int, message: str) -> Mistake:
 def show(text: str) -> str:
     """Return a value's text for a sentence: quoted, and cut where it is long."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def write_scalar(text: str) -> str:
+    """Return how YAML writes a text of printable ASCII: plain, or quoted where it needs that."""
+    is_plain = _PLAIN_TEXT.fullmatch(text) and _resolve(text) == (text, None)
+    return text if is_plain else json.dumps(text)
 
 
 class _StopReadingError(Exception):

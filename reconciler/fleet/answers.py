@@ -8,7 +8,7 @@ Texts go on to terminals and pages: they are cut, and rid of what would steer a 
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -45,6 +45,8 @@ class Telling:
     serving: tuple[int, ...]
     labels: Mapping[str, int]
     progress: Progress | None
+    names: Mapping[int, str] = field(default_factory=dict)
+    """What its versions are called that are not simply called by their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ def _telling(item: Mapping[str, Any]) -> Telling:
         serving=_all(item["serving_versions"], _integer),
         labels=_labels(item["labels"]),
         progress=_maybe(item["progress"], _progress),
+        names=_names(item.get("version_names", {})),
     )
 
 
@@ -153,6 +156,12 @@ def _disk(item: Mapping[str, Any]) -> Disk:
 
 def _progress(item: Mapping[str, Any]) -> Progress:
     return Progress(_integer(item["done_bytes"]), _integer(item["total_bytes"]))
+
+
+def _names(value: Mapping[str, Any]) -> dict[int, str]:
+    if len(value) > _MAX_ITEMS:
+        raise ValueError
+    return {int(version): _text(name) for version, name in value.items()}
 
 
 def _labels(value: Mapping[str, Any]) -> dict[str, int]:

@@ -82,12 +82,25 @@ def _roll_up(
         available_replicas=_count_serving(standings, wanted),
         serving_replicas=sum(bool(standing.serving_versions) for standing in standings),
         nodes=standings,
+        version_names=_gather_names(found),
     )
     if view.phase in _AT_REST and _count_holding(view) < view.wanted_replicas:
         # A node that has not read the commit yet calls itself Deployed, with what was asked before.
         view = replace(view, phase=FleetPhase.DEPLOYING)
     is_hidden = found.expected is not None and found.expected.holders is None
     return replace(view, sentence="; ".join(_describe(view, is_hidden=is_hidden)))
+
+
+def _gather_names(found: _Gathered) -> dict[int, str]:
+    """Return what versions are called; where git and nodes differ, a number stays a number."""
+    names: dict[int, str] = {}
+    unclear = set()
+    words = [word.names for word in found.tellings.values()]
+    for said in [found.expected.names, *words] if found.expected else words:
+        for version, name in said.items():
+            if names.setdefault(version, name) != name:
+                unclear.add(version)
+    return {version: name for version, name in sorted(names.items()) if version not in unclear}
 
 
 def _find_voter(tellings: Mapping[str, Telling], nodes: Mapping[str, Node]) -> str:
@@ -179,7 +192,8 @@ def _describe(view: DeploymentView, *, is_hidden: bool) -> Iterator[str]:
     holding = _count_holding(view)
     others = view.available_replicas - holding
     if view.wanted_replicas:
-        what = f"version {' or '.join(map(str, view.wanted_versions))}"
+        names = [view.version_names.get(each, str(each)) for each in view.wanted_versions]
+        what = f"version {' or '.join(names)}"
         yield (
             f"{holding} of {view.wanted_replicas} replicas serve"
             f" {what if view.wanted_versions else 'it'}"

@@ -9,7 +9,7 @@ from reconciler.config_repo.checkout import Checkout
 from reconciler.config_repo.fleets import FleetReader
 from reconciler.errors import ConfigError
 from reconciler.fleet.poll import Target
-from reconciler.model import Desired
+from reconciler.model import Deployment, Desired
 
 _MAX_COMMITS = 10_000
 
@@ -28,6 +28,8 @@ class ExpectedDeployment:
     stop: bool
     holders: tuple[str, ...] | None
     """The nodes that are to serve it; None where only a registry knows the group's nodes."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """What its versions are called that are not simply called by their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def expect(fleet: Fleet, positions: Mapping[str, int]) -> Expected:
             version=deployment.named_version,
             stop=deployment.stop or not group.enabled,
             holders=None if group.name in unlisted else fleet.place(group).holders[deployment.path],
+            names=_name_versions(deployment),
         )
         deployments.append(expected)
     return Expected(
@@ -79,6 +82,12 @@ def expect(fleet: Fleet, positions: Mapping[str, int]) -> Expected:
         lost_files=tuple(sorted(fleet.lost_groups)),
         positions=positions,
     )
+
+
+def _name_versions(deployment: Deployment) -> dict[int, str]:
+    named = {deployment.named_version, *deployment.labels.values()}
+    aliases = ((each, deployment.scheme.alias(each)) for each in named if each is not None)
+    return {version: name for version, name in aliases if name is not None}
 
 
 class CheckoutReader:

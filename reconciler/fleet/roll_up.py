@@ -280,6 +280,7 @@ def _count_states(nodes: Iterable[NodeView]) -> dict[NodeState, int]:
 def _view_changes(nodes: Iterable[Node]) -> tuple[ChangeView, ...]:
     """Return the last changes; one that several nodes made for one commit is one."""
     where: dict[tuple[str, str | None, str, int | None, str, str], dict[str, float]] = {}
+    names: dict[tuple[str, str | None, str, int | None, str, str], str | None] = {}
     for node in nodes:
         for change in node.sighting.changes if node.answer else ():
             key = (
@@ -290,10 +291,11 @@ def _view_changes(nodes: Iterable[Node]) -> tuple[ChangeView, ...]:
                 change.result.value,
                 change.reason,
             )
+            names[key] = change.to_name
             times = where.setdefault(key, {})
             times[node.name] = max(change.time_seconds, times.get(node.name, 0.0))
     newest = sorted(where.items(), key=lambda item: max(item[1].values()), reverse=True)
     return tuple(
-        ChangeView(timestamp(max(times.values())), *key, tuple(sorted(times)))
+        ChangeView(timestamp(max(times.values())), *key, tuple(sorted(times)), names[key])
         for key, times in newest[:MAX_CHANGES]
     )

@@ -185,6 +185,7 @@ class DeploymentView:
     available_replicas: int
     serving_replicas: int
     nodes: tuple[Standing, ...]
+    version_names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +200,7 @@ class ChangeView:
     result: str
     reason: str
     nodes: tuple[str, ...]
+    to_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

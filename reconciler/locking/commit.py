@@ -46,11 +46,11 @@ class LockChange:
 
 def describe_change(change: LockChange) -> str:
     """Return a line such as `ranker 41 -> 42 in search (5 files, 1.2 MB)`."""
-    model, version = change.deployment.model, change.after.version
+    model, name = change.deployment.model, change.after.title
     if change.before is not None and change.is_move:
-        what = f"{model} {change.before.version} -> {version}"
+        what = f"{model} {change.before.title} -> {name}"
     else:
-        what = f"{model} locked at {version}"
+        what = f"{model} locked at {name}"
     files = f"{change.files} file{'' if change.files == 1 else 's'}"
     return f"{what} in {change.deployment.group} ({files}, {format_bytes(change.size_bytes)})"
 
@@ -111,8 +111,8 @@ def _write_subject(changes: Sequence[LockChange]) -> str:
 
 def _name_change(change: LockChange, name: str) -> str:
     if change.before is not None and change.is_move:
-        return f"{name} {change.before.version} -> {change.after.version}"
-    return f"{name} {change.after.version}"
+        return f"{name} {change.before.title} -> {change.after.title}"
+    return f"{name} {change.after.title}"
 
 
 def _shorten(subject: str, instead: str) -> str:

@@ -116,8 +116,8 @@ def _read_entry(folder: Path, deployment: Deployment) -> Entry:
     # What the deployment asked before it was changed harms no node, but is not what git says now.
     surplus = lock.versions.keys() - set(wanted_versions(deployment, lock.version))
     if surplus and not mistakes and not deployment.stop:
-        numbers = ", ".join(map(str, sorted(surplus)))
-        message = f"version {numbers} is locked, but {deployment.path} does not ask for it any more"
+        names = ", ".join(map(deployment.scheme.show, sorted(surplus)))
+        message = f"version {names} is locked, but {deployment.path} does not ask for it any more"
         remedy = f"run `reconciler lock {deployment.model}` and commit the file"
         mistakes.append(document.complain(f"{message}; {remedy}", "locked"))
     return Entry(deployment, lock, _at(path, mistakes))

@@ -91,7 +91,7 @@ class Locksmith:
 
         Raises ReconcilerError as `resolve_lock`.
         """
-        if keep is not None and keep.source != deployment.source:
+        if keep is not None and not _is_about(keep, deployment):
             keep = None
         version = await self._choose_version(deployment, keep, update)
         snapshots, sums = {}, {}
@@ -108,7 +108,7 @@ class Locksmith:
 
         Raises ReconcilerError when that cannot be told.
         """
-        listing = await self._list(Query(deployment.source))
+        listing = await self._list(deployment.query)
         found = _take(None, listing, self._settle_seconds)
         self.remarks.update(item.sentence for item in found.passed_over)
         return found.snapshot.version
@@ -119,8 +119,8 @@ class Locksmith:
         if keep is None:
             return await self.find_latest(deployment)
         if update:
-            await self._list(Query(deployment.source))  # answers what comes next as well
-        listing = await self._list_version(deployment.source, keep.version)
+            await self._list(deployment.query)  # answers what comes next as well
+        listing = await self._list_version(deployment, keep.version)
         is_there = keep.version in listing.snapshots or keep.version in listing.refused
         if is_there and not update:
             return keep.version
@@ -130,14 +130,14 @@ class Locksmith:
         return keep.version if is_there and latest < keep.version else latest
 
     async def _find(self, deployment: Deployment, version: int) -> Snapshot:
-        listing = await self._list_version(deployment.source, version)
+        listing = await self._list_version(deployment, version)
         return _take(version, listing, self._settle_seconds).snapshot
 
-    async def _list_version(self, source: str, version: int) -> Listing:
-        whole = self._listings.get(Query(source))
+    async def _list_version(self, deployment: Deployment, version: int) -> Listing:
+        whole = self._listings.get(deployment.query)
         if whole is not None:  # a look at all versions is a look at this one, too
             return await asyncio.shield(whole)
-        return await self._list(Query(source, version))
+        return await self._list(deployment.query_for(version))
 
     async def _list(self, query: Query) -> Listing:
         task = self._listings.get(query)
@@ -166,6 +166,14 @@ class Locksmith:
             return await read_sums(source, snapshot)
 
 
+def _is_about(lock: Lock, deployment: Deployment) -> bool:
+    """Whether what a lock says is about the versions that the deployment means by their numbers."""
+    show = deployment.scheme.show
+    return lock.source == deployment.source and all(
+        locked.title == show(locked.version) for locked in lock.versions.values()
+    )
+
+
 def _take(version: int | None, listing: Listing, settle_seconds: float) -> Resolved:
     found = resolve(version, listing, settle_seconds)
     if isinstance(found, Resolved):
@@ -178,7 +186,7 @@ def _check_kept(deployment: Deployment, keep: Lock, snapshot: Snapshot) -> None:
     difference = find_mismatch(locked, snapshot) if locked is not None else None
     if difference is not None:
         raise ConfigError(
-            f"version {snapshot.version} of {snapshot.source} is not what {keep.path} says:"
+            f"version {snapshot.title} of {snapshot.source} is not what {keep.path} says:"
             f" {difference}. Someone overwrote a locked version; publish the new bytes under a new"
             f" number, or remove the lock file and run `reconciler lock {deployment.model}` to lock"
             " the bytes as they are now",

@@ -42,14 +42,17 @@ def _render(lock: Lock) -> Iterator[str]:
     yield _HEAD
     yield f"model: {_quote(lock.model)}\n"
     yield f"source: {_quote(lock.source)}\n"
-    yield f"version: {lock.version}\n"
+    name = lock.versions[lock.version].name if lock.version in lock.versions else None
+    yield f"version: {lock.version if name is None else _quote(name)}\n"
     yield "locked:\n"
     for _, locked in sorted(lock.versions.items()):
         yield from _render_version(locked)
 
 
 def _render_version(locked: LockedVersion) -> Iterator[str]:
-    yield f"  - version: {locked.version}\n"
+    yield f"  - version: {locked.version if locked.name is None else _quote(locked.name)}\n"
+    if locked.name is not None:
+        yield f"    number: {locked.version}\n"
     yield f"    files: {locked.files}\n"
     yield f"    bytes: {locked.size_bytes}\n"
     yield f"    digest: sha256:{locked.digest}\n"

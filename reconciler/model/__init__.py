@@ -11,6 +11,7 @@ from reconciler.model.group import Group, Member, Membership, Quota, Registry, S
 from reconciler.model.local import Local, LocalVersion, Staged
 from reconciler.model.outcome import Condition, Outcome, Pause, Phase, Progress
 from reconciler.model.rollout import Golden, Rollout, Strategy, Wave
+from reconciler.model.scheme import Rule, VersionScheme
 from reconciler.model.served import Ask, Served, ServerConfig, State, VersionStatus
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Quota",
     "Registry",
     "Rollout",
+    "Rule",
     "Served",
     "ServerConfig",
     "ServerSpec",
@@ -47,6 +49,7 @@ __all__ = [
     "StoredFile",
     "Strategy",
     "Unavailable",
+    "VersionScheme",
     "VersionStatus",
     "Wave",
 ]

@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from reconciler.model.scheme import NUMBER, VersionScheme
+
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
@@ -35,8 +37,15 @@ class Snapshot:
     files: tuple[StoredFile, ...]
     archive: str | None = field(default=None, kw_only=True)
     """Which of the files is the archive that holds the version; None for plain files."""
+    name: str | None = field(default=None, kw_only=True)
+    """What the version is called by its deployment's scheme; None where that is its number."""
     whole: str | None = field(default=None, kw_only=True)
     """Of a snapshot that is a part of another, that one's digest: it goes by the same."""
+
+    @property
+    def title(self) -> str:
+        """What the version is called."""
+        return self.name or str(self.version)
 
     def place_of(self, file: StoredFile) -> str:
         """Return where one of the files lies below the source."""
@@ -75,6 +84,8 @@ class Query:
 
     source: str
     version: int | None = None
+    scheme: VersionScheme = NUMBER
+    """Which names are versions: the same source listed by another scheme is another answer."""
 
 
 @dataclass(frozen=True, slots=True)

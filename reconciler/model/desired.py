@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from reconciler.model.available import Query
 from reconciler.model.group import Group
 from reconciler.model.rollout import Rollout
+from reconciler.model.scheme import NUMBER, VersionScheme
 from reconciler.policy import Policy
 
 
@@ -44,6 +46,13 @@ class LockedVersion:
     """`Snapshot.digest` of what the source listed."""
     sha256: Mapping[str, str] = field(default_factory=dict)
     """Path -> hex sha256 of each file, where the version was published with these; else empty."""
+    name: str | None = None
+    """What the version is called by the deployment's scheme; None where that is its number."""
+
+    @property
+    def title(self) -> str:
+        """What the version is called."""
+        return self.name or str(self.version)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -63,6 +72,12 @@ class Lock:
     """What the deployment's `version` came to."""
     versions: Mapping[int, LockedVersion]
     """That version and each labelled one."""
+
+    @property
+    def title(self) -> str:
+        """What the version is called that the deployment's `version` came to."""
+        locked = self.versions.get(self.version)
+        return locked.title if locked else str(self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +102,22 @@ class Deployment:
     rollout: Rollout = field(default_factory=Rollout)
     description: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    scheme: VersionScheme = NUMBER
+    """How versions are named in git and in the source."""
 
     @property
     def named_version(self) -> int | None:
         """The version that git names, by a lock or a pin; None where a node must look it up."""
         return self.lock.version if self.lock else self.version
+
+    @property
+    def query(self) -> Query:
+        """What lists all versions of its source."""
+        return Query(self.source, scheme=self.scheme)
+
+    def query_for(self, version: int) -> Query:
+        """Return what lists one version of its source."""
+        return Query(self.source, version, self.scheme)
 
     def locked(self, version: int) -> LockedVersion | None:
         """Return which bytes a version must have, None where any will do."""

@@ -15,6 +15,13 @@ class LocalVersion:
     """Of the snapshot it was installed from; None where this reconciler did not install it."""
     intact: bool = True
     """Whether the files still are what the manifest says."""
+    name: str | None = None
+    """What the version was called when it was installed; None where that was its number."""
+
+    @property
+    def title(self) -> str:
+        """What the version was called when it was installed."""
+        return self.name or str(self.version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ class Outcome:
     deployed_since: float | None = None
     """Since when it has been Deployed as it is asked for now, without a break, by the steady clock
     that the plan was given; None where it is not."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """What git calls its versions that are not simply called by their numbers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ NODE_KNOWN = "NodeKnown"
 MEMBERS_KNOWN = "MembersKnown"
 NAME_UNIQUE = "NameUnique"
 BUCKET_REACHABLE = "BucketReachable"
+NOTIFICATIONS_READ = "NotificationsRead"
 SERVING_REACHABLE = "ServingReachable"
 SERVING_ACCEPTS = "ServingAccepts"
 REMOVALS_ALLOWED = "RemovalsAllowed"
@@ -45,6 +46,12 @@ _WELL = "AsExpected"
 # from then on every reload fails while reading what is stored, until a restart.
 _POISONED = ("Illegal setting neither", "Illegal setting both")
 SIGNATURES_OFF = Condition(SOURCE_VERIFIED, True, _WELL, "no commit needs to be signed")
+NOT_NOTIFIED = Condition(
+    NOTIFICATIONS_READ,
+    True,
+    "Off",
+    "no bucket tells this node of uploads, its sources are polled",
+)
 NOT_SUPERVISED = Condition(
     SERVER_SUPERVISED,
     True,
@@ -65,6 +72,7 @@ def find_conditions(
         _members(world.desired, world.members_trouble),
         _name(world.desired, world.namesake),
         _bucket(world.available),
+        world.notifications or NOT_NOTIFIED,
         _reachable(world.served),
         _accepts(memory, elsewhere, now),
         world.supervised or NOT_SUPERVISED,

@@ -7,6 +7,7 @@ folds it into the memory before it plans.
 import re
 from dataclasses import dataclass, replace
 
+from reconciler.planning.locks import LOCK_MISMATCH
 from reconciler.planning.memory import (
     GOLDEN_FAILED,
     LAST_PASSING_RETRY_SECONDS,
@@ -16,9 +17,13 @@ from reconciler.planning.memory import (
     accept,
     back_off,
 )
+from reconciler.planning.resolve import INCOMPLETE
 from reconciler.planning.rollout import Request
 from reconciler.planning.trial_names import trial_name
+from reconciler.planning.versions import BAD_ARCHIVE
 
+FINAL_REASONS = frozenset({LOCK_MISMATCH, BAD_ARCHIVE, INCOMPLETE})
+"""Bytes of which one of these was said stay so; another lock or other bytes are tried at once."""
 RELOAD_REFUSED = "ReloadRefused"
 RELOAD_UNANSWERED = "ReloadUnanswered"
 UNANSWERED_RETRY_SECONDS = 600.0

@@ -14,6 +14,7 @@ from reconciler.model import (
     LocalVersion,
     LockedVersion,
     Query,
+    Rule,
     Snapshot,
 )
 from reconciler.planning.holds import Hold
@@ -24,6 +25,10 @@ from reconciler.planning.rollout import Goal
 
 SOURCE_CHANGED = "SourceChanged"
 SOURCE_GONE = "SourceGone"
+RENUMBERED = "Renumbered"
+"""A number on disk was installed as another version than it stands for by now."""
+OTHER_BYTES = frozenset({LOCK_MISMATCH, RENUMBERED})
+"""What is said where a node has other bytes under a number than git names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +67,28 @@ def fingerprint(deployment: Deployment) -> str:
 
     Descriptions and metadata are left out: to edit them is no reason to try a failed version.
     """
-    labels = ",".join(f"{label}={version}" for label, version in sorted(deployment.labels.items()))
-    version = "latest" if deployment.version is None else deployment.version
-    lock = deployment.lock
+    labels = ",".join(
+        f"{label}={_identify(deployment, version)}"
+        for label, version in sorted(deployment.labels.items())
+    )
+    version, lock, scheme = "latest", deployment.lock, deployment.scheme
+    if deployment.version is not None:
+        version = _identify(deployment, deployment.version)
+    elif scheme.rule is not Rule.NUMBER:
+        version += f" of {scheme} {dict(scheme.names)}"
     locked = sorted(item.fingerprint for item in lock.versions.values()) if lock else []
     golden = deployment.rollout.golden
     return (
         f"{deployment.source} {version} {labels} {deployment.rollout.strategy} {deployment.stop}"
-        f" {lock.version if lock else ''} {','.join(locked)}"
+        f" {_identify(deployment, lock.version) if lock else ''} {','.join(locked)}"
         f" {f'golden {golden.path} {golden.within_seconds:g}' if golden else ''}"
     ).rstrip()
+
+
+def _identify(deployment: Deployment, version: int) -> str:
+    """Return a text that changes also where the number comes to stand for another version."""
+    alias = deployment.scheme.alias(version)
+    return f"{version}" if alias is None else f"{version}={alias}"
 
 
 def remember_deployment(memory: ModelMemory, deployment: Deployment) -> ModelMemory:
@@ -100,16 +117,17 @@ def wanted_queries(
         return {}
     queries: dict[Query, bool] = {}
     if deployment.named_version is None:
-        queries[Query(deployment.source)] = False
+        queries[deployment.query] = False
     for version in _pins(deployment):
         query, locked, found = (
-            Query(deployment.source, version),
+            deployment.query_for(version),
             deployment.locked(version),
             local.get(version),
         )
+        is_ready = _is_ready(deployment, version, found)
         if locked is None:
-            queries[query] = _is_installed(found) and version not in memory.load_failures
-        elif not _is_installed(found, locked):
+            queries[query] = is_ready and version not in memory.load_failures
+        elif not is_ready:
             listing = available.listings.get(query)
             snapshot = listing.snapshots.get(version) if listing else None
             queries[query] = snapshot is not None and snapshot.digest == locked.digest
@@ -122,10 +140,36 @@ def _pins(deployment: Deployment) -> set[int]:
     return main | set(deployment.labels.values())
 
 
-def _is_installed(local: LocalVersion | None, locked: LockedVersion | None = None) -> bool:
-    if local is None or not local.intact or local.digest is None:
+def _is_installed(local: LocalVersion | None) -> bool:
+    return local is not None and local.intact and local.digest is not None
+
+
+def _is_ready(deployment: Deployment, version: int, local: LocalVersion | None) -> bool:
+    """Whether what git names is on disk: under this number, by this name, and as it was locked."""
+    if local is None or not _is_installed(local) or not _has_name(deployment, local):
         return False
+    locked = deployment.locked(version)
     return locked is None or local.digest == locked.digest
+
+
+def _has_name(deployment: Deployment, local: LocalVersion) -> bool:
+    return local.title == deployment.scheme.show(local.version)
+
+
+def resolved_key(deployment: Deployment) -> str:
+    """Return by what it is remembered what `latest` came to: a number is worth its scheme only."""
+    scheme = deployment.scheme
+    return deployment.source if scheme.rule is Rule.NUMBER else f"{deployment.source} {scheme}"
+
+
+def _recall_latest(
+    deployment: Deployment, local: Mapping[int, LocalVersion], memory: ModelMemory
+) -> int | None:
+    """Return what `latest` last came to, unless that number stands for another version by now."""
+    version = memory.resolved.get(resolved_key(deployment))
+    if version is None or (version in local and not _has_name(deployment, local[version])):
+        return None
+    return version
 
 
 def set_target(
@@ -143,37 +187,33 @@ def set_target(
     main = deployment.named_version
     newest: Snapshot | None = None
     if main is None:
-        match _answer(Query(deployment.source), available, settle_seconds):
+        match _answer(deployment.query, available, settle_seconds):
             case Resolved(snapshot=newest, passed_over=passed_over):
                 main = newest.version
                 remarks += [_trouble(item) for item in passed_over]
             case Trouble() as trouble:
                 troubles[None] = trouble
-                main = memory.resolved.get(deployment.source)
+                main = _recall_latest(deployment, local, memory)
             case None:
-                main = memory.resolved.get(deployment.source)
-    ready = {
-        version
-        for version, found in local.items()
-        if _is_installed(found, deployment.locked(version))
-    }
+                main = _recall_latest(deployment, local, memory)
+    ready = {version for version, found in local.items() if _is_ready(deployment, version, found)}
     goal = Goal(main, dict(deployment.labels), deployment.rollout.strategy)
     for version in sorted(goal.versions):
         found = local.get(version)
         if newest is not None and newest.version == version:
             answer: Resolved | Trouble | None = Resolved(newest)
         else:
-            answer = _answer(Query(deployment.source, version), available, settle_seconds)
+            answer = _answer(deployment.query_for(version), available, settle_seconds)
         if locked := deployment.locked(version):
             if version in ready:
                 continue
             if isinstance(answer, Resolved):
                 answer = _check_lock(deployment, locked, answer)
-            if _is_installed(found):
-                if isinstance(answer, Resolved):
-                    obsolete.add(version)  # only where the right bytes can be had instead
-                if not (isinstance(answer, Trouble) and answer.reason == LOCK_MISMATCH):
-                    answer = _installed_otherwise(deployment, version)
+        if found is not None and version not in ready and _is_installed(found):
+            if isinstance(answer, Resolved):
+                obsolete.add(version)  # only where the right bytes can be had instead
+            if not (isinstance(answer, Trouble) and answer.reason == LOCK_MISMATCH):
+                answer = _installed_otherwise(deployment, found)
         if found is None or version not in ready:
             if isinstance(answer, Resolved):
                 snapshots[version] = answer.snapshot
@@ -189,7 +229,7 @@ def set_target(
     goal = replace(goal, ready=frozenset(ready - obsolete))
     is_certain = True
     if deployment.named_version is None:
-        trouble_now = available.troubles.get(Query(deployment.source))
+        trouble_now = available.troubles.get(deployment.query)
         is_certain = newest is not None and trouble_now is None
         if trouble_now is not None:
             remarks.insert(0, Trouble(trouble_now.reason, trouble_now.sentence))
@@ -216,26 +256,36 @@ def _check_lock(
     path = deployment.lock.path if deployment.lock else deployment.path
     return Trouble(
         LOCK_MISMATCH,
-        f"{deployment.source} holds other bytes for version {locked.version} than {path} says:"
+        f"{deployment.source} holds other bytes for version {locked.title} than {path} says:"
         f" {mismatch}; nothing of it is taken. Publish other bytes under a new number, or, if"
         " these are meant, remove the lock file and run `reconciler lock`",
     )
 
 
-def _installed_otherwise(deployment: Deployment, version: int) -> Trouble:
+def _installed_otherwise(deployment: Deployment, found: LocalVersion) -> Trouble:
+    name = deployment.scheme.show(found.version)
+    if not _has_name(deployment, found):
+        return Trouble(
+            RENUMBERED,
+            f"number {found.version} on this node is version {found.title}, and {deployment.path}"
+            f" means {name} by it now; it is replaced as soon as the server does not hold it:"
+            " deploy a version with another number and come back, or give each name a number that"
+            " was never used",
+        )
     path = deployment.lock.path if deployment.lock else deployment.path
     return Trouble(
         LOCK_MISMATCH,
-        f"version {version} was installed on this node from other bytes than {path} says; it is"
+        f"version {name} was installed on this node from other bytes than {path} says; it is"
         " replaced as soon as the server does not hold it: deploy another version and come back,"
         " or publish the locked bytes under a new number",
     )
 
 
 def _gone(deployment: Deployment, version: int) -> Trouble:
+    name = deployment.scheme.show(version)
     return Trouble(
         SOURCE_GONE,
-        f"version {version} is not in {deployment.source} any more; this node keeps what it has,"
+        f"version {name} is not in {deployment.source} any more; this node keeps what it has,"
         " but one that lacks it cannot get it: publish it again, or deploy another version",
     )
 
@@ -245,8 +295,9 @@ def _trouble(item: NotReady) -> Trouble:
 
 
 def _changed(deployment: Deployment, version: int) -> Trouble:
+    name = deployment.scheme.show(version)
     return Trouble(
         SOURCE_CHANGED,
-        f"the objects of version {version} in {deployment.source} are others now than those"
+        f"the objects of version {name} in {deployment.source} are others now than those"
         " installed here; this node keeps what it has: publish new bytes under a new number",
     )

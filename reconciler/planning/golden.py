@@ -12,7 +12,7 @@ until it has loaded. To the rollout a trial is a model like any other. Its memor
 of the deployment it is for, which is taken away when it is over.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.model import Local, VersionStatus
@@ -78,7 +78,7 @@ def _is_newer(failure: Failure, before: Failure | None) -> bool:
 
 
 def find_trials(
-    targets: Iterable[Target],
+    targets: Sequence[Target],
     local: Local,
     memory: Memory,
     seen: Mapping[str, Mapping[int, VersionStatus]],
@@ -94,6 +94,7 @@ def find_trials(
             continue
         known = memory.of(model)
         tried_as = trial_name(model)
+        show = deployment.scheme.show
         for version in sorted((target.goal.versions & target.goal.ready) - _past_trial(known)):
             digest = local.versions[model][version].digest or ""
             if is_active(seen.get(model, {}).get(version)):
@@ -101,12 +102,12 @@ def find_trials(
             if known.passed.get(version) != digest:
                 waiting.append(Try(model, version, digest, golden))
                 withheld.setdefault(model, {})[version] = (
-                    f"version {version} is on disk and waits for its turn to be tried with its"
-                    " golden requests"
+                    f"version {show(version)} is on disk and waits for its turn to be tried with"
+                    " its golden requests"
                 )
             elif version in _held_as(tried_as, memory, seen):
                 withheld.setdefault(model, {})[version] = (
-                    f"version {version} answered its golden requests and is unloaded as"
+                    f"version {show(version)} answered its golden requests and is unloaded as"
                     f" {tried_as}, to be loaded as {model}"
                 )
     current = _find_current(waiting, memory, seen, now)
@@ -115,7 +116,9 @@ def find_trials(
     is_loaded = _is_running(current, memory) and (
         current.version in memory.of(trial_name(current.model)).available
     )
-    withheld[current.model][current.version] = _describe(current, is_loaded=is_loaded)
+    schemes = {target.deployment.model: target.deployment.scheme for target in targets}
+    title = schemes[current.model].show(current.version)
+    withheld[current.model][current.version] = _describe(current, title, is_loaded=is_loaded)
     return Trials(withheld, current, is_loaded)
 
 
@@ -193,11 +196,11 @@ def _held_as(
     return held | (asked.versions if asked else frozenset())
 
 
-def _describe(item: Try, *, is_loaded: bool) -> str:
+def _describe(item: Try, title: str, *, is_loaded: bool) -> str:
     name = trial_name(item.model)
     if is_loaded:
-        return f"tries version {item.version} as {name}: its golden requests are asked one by one"
+        return f"tries version {title} as {name}: its golden requests are asked one by one"
     return (
-        f"loads version {item.version} as {name}, to ask it its golden requests before any other"
+        f"loads version {title} as {name}, to ask it its golden requests before any other"
         " request can reach it"
     )

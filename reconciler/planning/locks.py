@@ -23,6 +23,7 @@ def lock_snapshot(snapshot: Snapshot, sha256: Mapping[str, str]) -> LockedVersio
         size_bytes=snapshot.size_bytes,
         digest=snapshot.digest,
         sha256=sha256,
+        name=snapshot.name,
     )
 
 

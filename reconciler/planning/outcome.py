@@ -4,11 +4,20 @@ Read top down: the first thing that stands between the deployment and what it as
 reason. Nothing here decides anything; the same facts that made the steps make the words.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.model import Deployment, Outcome, Phase, Problem, Progress, VersionStatus
-from reconciler.planning.goals import Target, Trouble
+from reconciler.model import (
+    Deployment,
+    Outcome,
+    Phase,
+    Problem,
+    Progress,
+    VersionScheme,
+    VersionStatus,
+)
+from reconciler.planning.events import FINAL_REASONS
+from reconciler.planning.goals import OTHER_BYTES, Target, Trouble
 from reconciler.planning.golden import TRYING
 from reconciler.planning.handover import Handover
 from reconciler.planning.locks import LOCK_MISMATCH
@@ -57,6 +66,10 @@ class Sight:
     installed: tuple[int, ...] = ()
     trials: Mapping[int, str] = field(default_factory=dict)
     """Versions that have to answer their golden requests first: how far each is."""
+    titles: Mapping[int, str] = field(default_factory=dict)
+    """What the versions on disk were called when they were installed."""
+    scheme: VersionScheme = field(default_factory=VersionScheme)
+    """What versions are called now."""
 
     @property
     def serving(self) -> tuple[int, ...]:
@@ -64,6 +77,14 @@ class Sight:
         if self.unreachable:
             return ()
         return tuple(sorted(v for v, status in self.seen.items() if is_available(status)))
+
+    def show(self, version: int) -> str:
+        """Return what a sentence calls a version: what is here is called what it came as."""
+        return self.titles.get(version) or self.scheme.show(version)
+
+    def join(self, versions: Iterable[int]) -> str:
+        """Return what a sentence calls several versions."""
+        return " and ".join(map(self.show, versions))
 
 
 def describe(target: Target, sight: Sight) -> Outcome:
@@ -119,6 +140,9 @@ def _outcome(
     deployment: Deployment, wanted: int | None, verdict: _Verdict, sight: Sight
 ) -> Outcome:
     asked = sight.memory.asked
+    labels = asked.labels if asked and not sight.unreachable else {}
+    named = {deployment.version, deployment.named_version, wanted, *deployment.labels.values()}
+    mentioned = {*named, *labels.values(), *sight.serving, *sight.installed}
     return Outcome(
         deployment=deployment,
         phase=verdict.phase,
@@ -127,11 +151,23 @@ def _outcome(
         wanted=wanted,
         serving=sight.serving,
         installed=sight.installed,
-        labels=asked.labels if asked and not sight.unreachable else {},
+        labels=labels,
         progress=verdict.progress,
         last_error=verdict.error,
         retry_in_seconds=verdict.retry_in_seconds,
+        names=_name_versions((v for v in mentioned if v is not None), sight),
     )
+
+
+def _name_versions(versions: Iterable[int], sight: Sight) -> dict[int, str]:
+    """Return the names of those that have one; a number that stands for two versions has none."""
+    names = {}
+    for version in sorted(versions):
+        title, alias = sight.titles.get(version), sight.scheme.alias(version)
+        name = title or alias
+        if name is not None and name != str(version) and alias in (None, name):
+            names[version] = name
+    return names
 
 
 def _broken(sight: Sight) -> _Verdict | None:
@@ -164,9 +200,9 @@ def _name_waiting(target: Target, sight: Sight) -> str:
     if target.goal.main is None:
         return "the newest version waits"
     if missing := sorted(target.goal.versions - set(sight.serving)):
-        return f"version {_join(missing)} {'waits' if len(missing) == 1 else 'wait'}"
+        return f"version {sight.join(missing)} {'waits' if len(missing) == 1 else 'wait'}"
     if any(trouble.reason == LOCK_MISMATCH for trouble in target.troubles.values()):
-        return f"the locked bytes of version {target.goal.main} wait"
+        return f"the locked bytes of version {sight.show(target.goal.main)} wait"
     return "the rest of the change waits"
 
 
@@ -192,15 +228,16 @@ def _deployed(target: Target, sight: Sight) -> _Verdict | None:
         return None
     if dict(asked.labels) != dict(target.goal.labels) or _higher_unwanted(target, sight):
         return None
-    if any(trouble.reason == LOCK_MISMATCH for trouble in target.troubles.values()):
+    if any(trouble.reason in OTHER_BYTES for trouble in target.troubles.values()):
         return None  # it answers, but with bytes that git does not name
-    sentence = f"serves version {main}"
+    sentence = f"serves version {sight.show(main)}"
     if asked.labels:
-        sentence += ", labels " + ", ".join(f"{k}={v}" for k, v in sorted(asked.labels.items()))
+        labels = sorted(asked.labels.items())
+        sentence += ", labels " + ", ".join(f"{k}={sight.show(v)}" for k, v in labels)
     if max(sight.serving) > main and max(sight.serving) in target.goal.versions:
         sentence += (
-            f"; requests without version or label go to {max(sight.serving)}, the highest one"
-            " loaded: callers that want the stable one must name its label"
+            f"; requests without version or label go to {sight.show(max(sight.serving))}, the"
+            " highest one loaded: callers that want the stable one must name its label"
         )
     trouble = next(iter(target.remarks), None) or target.troubles.get(None)
     if trouble is not None:
@@ -229,7 +266,7 @@ def _in_the_way(target: Target, sight: Sight) -> _Verdict | None:
                     continue
                 # Also while it is tried again: a phase that flaps with each try tells nobody more.
                 how = "its golden requests" if failure.reason == GOLDEN_FAILED else "to load"
-                what = f"version {version} failed {how}: {failure.message}"
+                what = f"version {sight.show(version)} failed {how}: {failure.message}"
                 if awaits_commit(target.goal, failure, sight.seen):
                     what += "; it is tried again when its deployment changes in git"
                     error = failure.message
@@ -243,7 +280,9 @@ def _in_the_way(target: Target, sight: Sight) -> _Verdict | None:
         failure = memory.fetch_failures.get(version)
         is_same = failure and snapshot and failure.digest == snapshot.digest
         if failure and is_same and version not in (sight.progress or {}):
-            return _from_failure(failure.message, failure, sight)
+            verdict = _from_failure(failure.message, failure, sight)
+            is_final = failure.reason in FINAL_REASONS
+            return replace(verdict, retry_in_seconds=None) if is_final else verdict
     if memory.refusal is not None:
         what = f"TensorFlow Serving refused the config: {memory.refusal.message}"
         return _from_failure(what, memory.refusal, sight)
@@ -254,15 +293,15 @@ def _under_way(target: Target, sight: Sight) -> _Verdict:
     memory = sight.memory
     if fetching := _fetching(target, sight):
         return fetching
-    main = target.goal.main
+    main = "" if target.goal.main is None else sight.show(target.goal.main)
     asked = memory.asked.versions if memory.asked else frozenset()
     pending = sorted(v for v in target.goal.versions if v not in sight.serving)
     if memory.nudges > 1:
         return _Verdict(
             Phase.FAILED,
             NO_ANSWER,
-            f"TensorFlow Serving accepted version {_join(pending)} and says nothing of it; it is"
-            " reminded every minute. Check that it sees the same models folder"
+            f"TensorFlow Serving accepted version {sight.join(pending)} and says nothing of it; it"
+            " is reminded every minute. Check that it sees the same models folder"
             " (RECONCILER_SERVING_MODELS_DIR) and that no folder of a configured model is missing;"
             f" else restart it{_meanwhile(sight)}",
         )
@@ -272,13 +311,15 @@ def _under_way(target: Target, sight: Sight) -> _Verdict:
     if not asked and not pending:
         return _Verdict(Phase.DEPLOYING, LOADING, f"version {main} is loaded and being confirmed")
     if not pending and (higher := _higher_unwanted(target, sight)):
-        sentence = f"version {main} is loaded; version {_join(higher)} answers until it is unloaded"
+        sentence = (
+            f"version {main} is loaded; version {sight.join(higher)} answers until it is unloaded"
+        )
         return _Verdict(Phase.DEPLOYING, UNLOADING, sentence)
     if not pending:
         return _Verdict(Phase.DEPLOYING, MOVING_LABELS, f"moves labels{_meanwhile(sight)}")
     if set(pending) & asked or any(is_active(sight.seen.get(v)) for v in pending):
         return _Verdict(
-            Phase.DEPLOYING, LOADING, f"loads version {_join(pending)}{_meanwhile(sight)}"
+            Phase.DEPLOYING, LOADING, f"loads version {sight.join(pending)}{_meanwhile(sight)}"
         )
     return _Verdict(
         Phase.DEPLOYING,
@@ -296,13 +337,13 @@ def _fetching(target: Target, sight: Sight) -> _Verdict | None:
     if not missing:
         return None
     if not any(version in target.snapshots for version in missing):
-        sentence = f"lists {target.deployment.source} for version {_join(missing)}"
+        sentence = f"lists {target.deployment.source} for version {sight.join(missing)}"
         return _Verdict(Phase.DEPLOYING, LISTING, sentence + _meanwhile(sight))
     running = [p for version, p in (sight.progress or {}).items() if version in missing]
     progress = None
     if running:
         progress = Progress(sum(p.done_bytes for p in running), sum(p.total_bytes for p in running))
-    sentence = f"downloads version {_join(missing)}{_meanwhile(sight)}"
+    sentence = f"downloads version {sight.join(missing)}{_meanwhile(sight)}"
     return _Verdict(Phase.DEPLOYING, DOWNLOADING, sentence, progress=progress)
 
 
@@ -325,8 +366,4 @@ def _meanwhile(sight: Sight) -> str:
         return ""
     if not sight.serving:
         return "; nothing of this model is served meanwhile"
-    return f"; version {_join(sight.serving)} goes on serving"
-
-
-def _join(versions: tuple[int, ...] | list[int]) -> str:
-    return " and ".join(str(version) for version in versions)
+    return f"; version {sight.join(sight.serving)} goes on serving"

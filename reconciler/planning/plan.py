@@ -17,16 +17,18 @@ from reconciler.model import (
     Query,
     Served,
     Unavailable,
+    VersionScheme,
     VersionStatus,
 )
 from reconciler.planning.calm import Calm, Quiet
 from reconciler.planning.conditions import find_change_condition, find_conditions
-from reconciler.planning.events import RELOAD_UNANSWERED
+from reconciler.planning.events import FINAL_REASONS, RELOAD_UNANSWERED
 from reconciler.planning.goals import (
     Target,
     Trouble,
     fingerprint,
     remember_deployment,
+    resolved_key,
     set_target,
 )
 from reconciler.planning.golden import (
@@ -43,7 +45,6 @@ from reconciler.planning.holds import (
     find_node_hold,
     has_no_past,
 )
-from reconciler.planning.locks import LOCK_MISMATCH
 from reconciler.planning.memory import Memory, ModelMemory, is_active, observe, without_ghosts
 from reconciler.planning.outcome import (
     DOWNLOADING,
@@ -59,11 +60,10 @@ from reconciler.planning.outcome import (
     describe_leaving,
 )
 from reconciler.planning.quiet import find_quiet, find_still_quiet, name_hold
-from reconciler.planning.resolve import INCOMPLETE
 from reconciler.planning.restart import find_restart_config, forget_good, keep_safe
 from reconciler.planning.retention import Leaving, find_leaving, find_removals
 from reconciler.planning.rollout import Goal, Request, explain, next_request
-from reconciler.planning.room import find_room
+from reconciler.planning.room import find_room, limit_unpacked
 from reconciler.planning.steadiness import time_deployed
 from reconciler.planning.steps import (
     Configure,
@@ -75,11 +75,8 @@ from reconciler.planning.steps import (
     WriteConfig,
 )
 from reconciler.planning.trial_names import model_of, trial_name
-from reconciler.planning.versions import BAD_ARCHIVE
 from reconciler.planning.waves import await_turn
 
-_FINAL = frozenset({LOCK_MISMATCH, BAD_ARCHIVE, INCOMPLETE})
-"""Bytes of which one of these was said stay so; another lock or other bytes are tried at once."""
 _MOVING = frozenset({DOWNLOADING, LOADING, WAITING, MOVING_LABELS, UNLOADING, LISTING, TRYING})
 
 
@@ -119,7 +116,9 @@ def plan(
     goals = trials.withhold(goals)
     room = find_room(targets, local, world.fetching or {}, desired.group)
 
-    steps: list[Step] = [*_fetches(live, room, memory, now), *trials.steps]
+    limits_bytes = limit_unpacked(targets, local, desired.group, room)
+
+    steps: list[Step] = [*_fetches(live, room, limits_bytes, memory, now), *trials.steps]
     elsewhere: tuple[str, ...] = ()
     if isinstance(served, Served):
         elsewhere = _find_elsewhere(memory, local)
@@ -133,6 +132,8 @@ def plan(
         steps += find_removals(live, goals, leaving, memory, seen, world, quiet)
     if node_hold is not None and node_hold.reason == PAUSED:
         steps = []  # someone works on this node by hand
+
+    schemes = {target.deployment.model: target.deployment.scheme for target in targets}
 
     def sight(model: str) -> Sight:
         return Sight(
@@ -149,6 +150,8 @@ def plan(
                 if found.digest is not None
             ),
             trials=trials.withheld.get(model, {}),
+            titles={v: found.title for v, found in local.versions.get(model, {}).items()},
+            scheme=schemes.get(model, VersionScheme()),
         )
 
     group = desired.group.name if desired.group else ""
@@ -223,7 +226,7 @@ def _relist(targets: Iterable[Target]) -> dict[Query, float]:
             if trouble.retry_in_seconds is not None
         ]
         if waits:
-            relist[Query(target.deployment.source)] = min(waits)
+            relist[target.deployment.query] = min(waits)
     return relist
 
 
@@ -281,7 +284,7 @@ def _set_targets(
         else:
             known = replace(known, admitted=asked)
             if deployment.version is None and target.goal.main is not None:
-                known = replace(known, resolved={deployment.source: target.goal.main})
+                known = replace(known, resolved={resolved_key(deployment): target.goal.main})
         changed[model] = known
         targets.append(target)
     return targets, memory.with_models(changed)
@@ -391,6 +394,7 @@ def _write_restart_config(memory: Memory, world: World) -> Iterable[WriteConfig]
 def _fetches(
     targets: Iterable[Target],
     room: Mapping[tuple[str, int], Trouble],
+    limits_bytes: Mapping[tuple[str, int], int],
     memory: Memory,
     now: float,
 ) -> Iterable[Fetch]:
@@ -401,11 +405,12 @@ def _fetches(
         for version, snapshot in sorted(target.snapshots.items()):
             failure = memory.of(model).fetch_failures.get(version)
             is_same = failure and failure.digest == snapshot.digest
-            waits = failure and (now < failure.retry_at or failure.reason in _FINAL)
+            waits = failure and (now < failure.retry_at or failure.reason in FINAL_REASONS)
             if (model, version) not in room and not (is_same and waits):
                 locked = target.deployment.locked(version)
-                reason = f"{target.deployment.path} wants version {version}"
-                yield Fetch(model, snapshot, reason, locked.sha256 if locked else {})
+                reason = f"{target.deployment.path} wants version {snapshot.title}"
+                sha256 = locked.sha256 if locked else {}
+                yield Fetch(model, snapshot, reason, sha256, limits_bytes.get((model, version)))
 
 
 def _may_reload(request: Request, memory: Memory, now: float) -> bool:

@@ -8,7 +8,7 @@ named, so that a person sees why the node does not take it.
 
 from dataclasses import dataclass
 
-from reconciler.model import Listing, Snapshot
+from reconciler.model import Listing, Rule, Snapshot
 from reconciler.planning.savedmodel import find_missing
 
 VERSION_NOT_FOUND = "VersionNotFound"
@@ -60,10 +60,10 @@ def resolve(version: int | None, listing: Listing, settle_seconds: float) -> Res
             return Resolved(listing.snapshots[number], tuple(passed_over))
         passed_over.append(trouble)
     if not passed_over:
-        sentence = (
-            f"{listing.query.source} holds no version; publish one into a folder with a number"
-            " for a name"
-        )
+        what = "with a number for a name"
+        if listing.query.scheme.rule is not Rule.NUMBER:
+            what = f"whose name fits version_scheme ({listing.query.scheme})"
+        sentence = f"{listing.query.source} holds no version; publish one into a folder {what}"
         return NotReady(None, NO_VERSIONS, sentence)
     waits = [item.retry_in_seconds for item in passed_over if item.retry_in_seconds is not None]
     highest = passed_over[0]
@@ -72,7 +72,8 @@ def resolve(version: int | None, listing: Listing, settle_seconds: float) -> Res
 
 def _resolve_pin(version: int, listing: Listing) -> Resolved | NotReady:
     if version not in listing.snapshots and version not in listing.refused:
-        sentence = f"version {version} is not in {listing.query.source}{_name_others(listing)}"
+        name = listing.query.scheme.show(version)
+        sentence = f"version {name} is not in {listing.query.source}{_name_others(listing)}"
         return NotReady(version, VERSION_NOT_FOUND, sentence)
     trouble = _find_trouble(version, listing, settle_seconds=0)
     return trouble or Resolved(listing.snapshots[version])
@@ -82,7 +83,7 @@ def _find_trouble(version: int, listing: Listing, settle_seconds: float) -> NotR
     if version in listing.refused:
         return NotReady(version, BAD_OBJECT_NAME, listing.refused[version])
     snapshot = listing.snapshots[version]
-    place = f"version {version} of {listing.query.source}"
+    place = f"version {listing.query.scheme.show(version)} of {listing.query.source}"
     # What an archive holds is known once it is here.
     missing = None if snapshot.archive else find_missing(file.path for file in snapshot.files)
     if missing is not None:
@@ -103,6 +104,6 @@ def _name_others(listing: Listing) -> str:
     others = sorted(listing.snapshots, reverse=True)
     if not others:
         return ", which holds no version at all" if listing.query.version is None else ""
-    named = ", ".join(str(version) for version in others[:_NAMED_VERSIONS])
+    named = ", ".join(map(listing.query.scheme.show, others[:_NAMED_VERSIONS]))
     more = f" and {len(others) - _NAMED_VERSIONS} more" if len(others) > _NAMED_VERSIONS else ""
     return f", which holds {named}{more}"

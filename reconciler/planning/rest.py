@@ -28,7 +28,9 @@ _EQUAL = attrgetter(
     "peers",
     "namesake",
     "members_trouble",
+    "notifications",
     "supervised",
+    "server",
 )
 
 

@@ -3,6 +3,9 @@
 Sizes are known from the listing, so a version that does not fit is refused before its first byte,
 with the numbers. Deployments are looked at in the order of their names, so that every node and
 every tick refuses the same ones.
+
+Of a packed version the listing knows the archive's size alone. It is let in by that, and brings
+with it how large it may become when it is unpacked.
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,11 +44,44 @@ def find_room(
                 continue
             refused[model, version] = Trouble(
                 DISK_FULL,
-                f"version {version} needs {format_bytes(needed_bytes)} more on the models folder's"
-                f" disk and {format_bytes(max(free_bytes, 0))} are free; it is fetched when there"
-                " is room",
+                f"version {snapshot.title} needs {format_bytes(needed_bytes)} more on the models"
+                f" folder's disk and {format_bytes(max(free_bytes, 0))} are free; it is fetched"
+                " when there is room",
             )
     return refused
+
+
+def limit_unpacked(
+    targets: Iterable[Target], local: Local, group: Group | None, refused: Refused
+) -> dict[tuple[str, int], int]:
+    """Return how many bytes each packed version may have unpacked: what the quota leaves it.
+
+    Several that are fetched at once share what is left; one for which its part is too small is
+    tried again, and then knows what the others came to.
+    """
+    quotas = (group.quota.disk_bytes, group.quota.memory_bytes) if group else ()
+    limits = [limit for limit in quotas if limit is not None]
+    if not limits:
+        return {}
+    rooms: dict[str, int] = {}
+    packed = []
+    for target in targets:
+        if _is_gone(target, local):
+            continue
+        model = target.deployment.model
+        coming = {v: s for v, s in target.snapshots.items() if (model, v) not in refused}
+        size_bytes = _size(target, local) if coming else 0
+        rooms[model] = max(_kept(target, local), size_bytes)
+        packed += [
+            (model, version, size_bytes - snapshot.size_bytes)
+            for version, snapshot in coming.items()
+            if snapshot.archive
+        ]
+    left_bytes = max(0, min(limits) - sum(rooms.values()))
+    return {
+        (model, version): rooms[model] - others_bytes + left_bytes // len(packed)
+        for model, version, others_bytes in packed
+    }
 
 
 def _check_quota(targets: list[Target], local: Local, group: Group) -> Refused:

@@ -21,7 +21,7 @@ from reconciler.model import (
 )
 from reconciler.planning.calm import Calm
 from reconciler.planning.memory import Memory
-from reconciler.planning.peers import Peers
+from reconciler.planning.peers import Peers, ServerStanding
 from reconciler.planning.rollout import Request
 
 
@@ -34,6 +34,8 @@ class Fetch:
     reason: str
     sha256: Mapping[str, str] = field(default_factory=dict)
     """Path -> hex sha256 that each file must have, where the lock says so; else empty."""
+    most_bytes: int | None = None
+    """What a packed version may have unpacked; None where no quota says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,12 @@ class World:
     """Where another agent of this node's name answers, if one does."""
     members_trouble: Unavailable | None = None
     """Why it is not known for sure which nodes the group has; those known last stay."""
+    notifications: Condition | None = None
+    """Whether the buckets' notifications are read; None where none are asked for."""
     supervised: Condition | None = None
     """How the server's container is; None where it is not this agent's to look after."""
+    server: ServerStanding | None = None
+    """How far the server is with what git asks; None where it leaves that to others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from reconciler.model import Served, ServerSpec, State, Unavailable
 from reconciler.planning.conditions import RELOAD_STUCK, SERVER_POISONED, SERVING_ACCEPTS
 from reconciler.planning.events import RELOAD_UNANSWERED
-from reconciler.planning.holds import FROZEN, find_node_hold
+from reconciler.planning.holds import FROZEN, Hold, find_node_hold
 from reconciler.planning.memory import Memory, is_available, without_ghosts
+from reconciler.planning.server_turns import find_turn_hold
 from reconciler.planning.steps import Limits, Plan, World
 from reconciler.planning.trial_names import is_trial
 from reconciler.planning.wording import join_words
@@ -49,6 +50,8 @@ class ServerSight:
     """Whether it serves all that its config file holds."""
     connection: int | None
     """The connection by which this was seen; None where the server did not answer."""
+    turn: Hold | None = None
+    """Which other node comes first, where it is not this one's turn to replace its server."""
 
 
 def sight_server(world: World, made: Plan, limits: Limits, now: float) -> ServerSight:
@@ -62,6 +65,7 @@ def sight_server(world: World, made: Plan, limits: Limits, now: float) -> Server
         obstacle=find_obstacle(world, made.memory, limits, now),
         serves_proven=serves_proven(world),
         connection=None if isinstance(served, Unavailable) else served.connection,
+        turn=None if serves_nothing(world) else find_turn_hold(world.desired, world.peers or {}),
     )
 
 
@@ -99,6 +103,14 @@ def find_obstacle(world: World, memory: Memory, limits: Limits, now: float) -> s
             " does not name it, or its files are not as they were installed"
         )
     return None
+
+
+def serves_nothing(world: World) -> bool:
+    """Whether the server answers and has nothing that could be asked: it can go at any time."""
+    served = world.served
+    return not isinstance(served, Unavailable) and not any(
+        is_available(status) for versions in served.models.values() for status in versions.values()
+    )
 
 
 def serves_proven(world: World) -> bool:

@@ -7,14 +7,15 @@ before a byte is fetched.
 
 A version is a folder of files (`42/saved_model.pb`), a folder with one archive alone in it
 (`42/model.tar.gz`, a SHA256SUMS beside it or not), or an archive beside the others (`42.zip`).
-The names say which; where they allow two answers the version is refused.
+The names say which; where they allow two answers the version is refused. Where a deployment names
+its versions by another scheme, `1.43.13` stands in the place of `42`.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from reconciler.model import Listing, Query, Snapshot, StoredFile
+from reconciler.model import Listing, Query, Rule, Snapshot, StoredFile, VersionScheme
 
 MAX_FILES = 100_000
 """Files in one version; SavedModels have tens, and a manifest must fit in memory."""
@@ -27,6 +28,8 @@ BAD_ARCHIVE = "BadArchive"
 _ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 _MAX_PART_BYTES = 255
 _MAX_PATH_BYTES = 1024
+_MAX_PARTS = 32
+"""Folders within each other, and the name; SavedModels have three. Deleting holds each open."""
 # absl::SimpleAtoi: the whole name, ASCII blanks around it and one sign tolerated
 # (TensorFlow Serving 2.20 source, file_system_storage_path_source.cc, ParseVersionNumber).
 _NUMBER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*")
@@ -49,11 +52,16 @@ def parse_version(name: str) -> int | None:
     return number if -_INT64_MAX - 1 <= number <= _INT64_MAX else None
 
 
-def parse_archive_name(name: str) -> int | None:
+def parse_folder_name(name: str, scheme: VersionScheme) -> int | None:
+    """Return the version that a folder of this name is in a source, or None."""
+    return parse_version(name) if scheme.rule is Rule.NUMBER else scheme.parse(name)
+
+
+def parse_archive_name(name: str, scheme: VersionScheme) -> int | None:
     """Return the version that an archive of this name is, as in `42.tar.gz`, or None."""
     for suffix in _ARCHIVE_SUFFIXES:
         if name.endswith(suffix):
-            return parse_version(name.removesuffix(suffix))
+            return parse_folder_name(name.removesuffix(suffix), scheme)
     return None
 
 
@@ -71,13 +79,14 @@ def group_versions(
     TensorFlow Serving. An archive beside a folder or another archive of its version refuses it.
     """
     unfit = unfit or {}
+    scheme = query.scheme
     folders: dict[str, list[StoredFile]] = {}
     archives: dict[int, list[StoredFile]] = {}
     for file in files:
         folder, separator, path = file.path.partition("/")
-        if not separator and (packed := parse_archive_name(folder)) is not None:
+        if not separator and (packed := parse_archive_name(folder, scheme)) is not None:
             archives.setdefault(packed, []).append(file)
-        elif parse_version(folder) is not None and not path.endswith("/") and path:
+        elif parse_folder_name(folder, scheme) is not None and not path.endswith("/") and path:
             folders.setdefault(folder, []).append(replace(file, path=path))
     snapshots: dict[int, Snapshot] = {}
     refused: dict[int, str] = {}
@@ -91,10 +100,11 @@ def group_versions(
         if mistake is None:
             snapshots[version] = snapshot
         else:
-            refused[version] = f"version {version} of {query.source} is refused: {mistake}"
+            place = f"version {scheme.show(version)} of {query.source}"
+            refused[version] = f"{place} is refused: {mistake}"
 
     for folder in sorted(folders, key=lambda name: name.encode("utf-8", "surrogatepass")):
-        version = parse_version(folder)
+        version = parse_folder_name(folder, scheme)
         if version is None:
             continue
         paths = [file.path for file in folders[folder]]
@@ -107,7 +117,9 @@ def group_versions(
                 f"it holds {len(lone)} archives ({_name_some(lone)}) and nobody can tell which"
                 " one is the model; leave one of them"
             )
-        settle(Snapshot(query.source, version, folder, ordered, archive=archive), mistake)
+        alias = scheme.alias(version)
+        snapshot = Snapshot(query.source, version, folder, ordered, archive=archive, name=alias)
+        settle(snapshot, mistake)
         places.setdefault(version, []).append(f"{folder}/")
     for version, found in archives.items():
         names = [file.path for file in found]
@@ -117,7 +129,15 @@ def group_versions(
                 f"it is there more than once ({_name_some(rivals)}) and nobody can tell which one"
                 " is meant; leave one of them"
             )
-        settle(Snapshot(query.source, version, "", tuple(found), archive=names[0]), mistake)
+        snapshot = Snapshot(
+            query.source,
+            version,
+            "",
+            tuple(found),
+            archive=names[0],
+            name=scheme.alias(version),
+        )
+        settle(snapshot, mistake)
     return Listing(query, read_at_seconds, snapshots, refused)
 
 
@@ -142,11 +162,16 @@ def check_path(path: str, noun: str = "object name") -> str | None:
         len(part.encode()) > _MAX_PART_BYTES for part in parts
     ):
         return f"{shown} is too long for a file system (at most {_MAX_PART_BYTES} bytes a part)"
+    if len(parts) > _MAX_PARTS:
+        return f"{shown} lies too deep (at most {_MAX_PARTS} parts)"
     return None
 
 
 class Names:
-    """The names of one version, taken in one after the other."""
+    """The names of one version, taken in one after the other.
+
+    The folders that they lie in count as well: a file of a few bytes may bring dozens of them.
+    """
 
     def __init__(self, noun: str = "object name") -> None:
         self._noun = noun
@@ -177,6 +202,8 @@ class Names:
             if name in (self._folders if is_file else self._files):
                 return f"the {self._noun} {show_name(name)} is both a file and a folder"
             (self._files if is_file else self._folders).add(name)
+        if len(self._spelled) > MAX_FILES:
+            return f"it has more than the {MAX_FILES:,} files and folders that a model may have"
         return None
 
 

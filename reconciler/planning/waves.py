@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reconciler.model import Deployment, Desired, Phase, Unavailable, Wave
-from reconciler.planning.goals import Target, fingerprint
+from reconciler.planning.goals import Target, fingerprint, resolved_key
 from reconciler.planning.holds import Hold, has_served
 from reconciler.planning.memory import ModelMemory
 from reconciler.planning.peers import NO_ASK, Peers, ask_of
@@ -46,7 +46,7 @@ def await_turn(
         return None, ()  # the way back waits for nobody
     is_named = deployment.named_version is not None
     is_begun = known.admitted == fingerprint(deployment)
-    if is_begun and (is_named or known.resolved.get(deployment.source) == main):
+    if is_begun and (is_named or known.resolved.get(resolved_key(deployment)) == main):
         return None, ()
     turn = find_turn(waves, holders, desired.node)
     hold = find_wave_hold(deployment, main, turn, peers)
@@ -77,7 +77,8 @@ def find_wave_hold(deployment: Deployment, version: int, turn: Turn, peers: Peer
         elif verdict is not None:
             pauses.append(verdict)
     if failures:
-        sentence = f"the rollout of version {version} is halted, because {_list(failures)}"
+        name = deployment.scheme.show(version)
+        sentence = f"the rollout of version {name} is halted, because {_list(failures)}"
         return Hold(ROLLOUT_HALTED, sentence)
     if waits:
         sentence = f"wave {turn.wave + 1} of {turn.waves} has not begun, because {_list(waits)}"

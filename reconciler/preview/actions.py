@@ -1,5 +1,7 @@
 """From the course that a node takes to what a person wants to know of each model."""
 
+from collections.abc import Iterable
+
 from reconciler.model import Ask, Deployment, Outcome, Phase
 from reconciler.preview.catalog import Bytes, Catalog, hide_unknown
 from reconciler.preview.pairs import Pair
@@ -70,7 +72,23 @@ def _describe(
         has_gap=bool(start and end) and any(_is_dark(look, model) for look in course.looks),
         trouble=_find_trouble(outcome),
         description=after.description if after else "",
+        names=_name_versions(catalog, before, after, ever | {*fetched, *deleted}),
     )
+
+
+def _name_versions(
+    catalog: Catalog, before: Deployment | None, after: Deployment | None, versions: Iterable[int]
+) -> tuple[tuple[int, str], ...]:
+    """Return what versions are called: by the side that asks for them, the head first."""
+    sides = [side for side in (after, before) if side is not None]
+    asked = {each: catalog.find_versions(side) for each, side in enumerate(sides)}
+    names = {}
+    for version in {*versions, *frozenset[int]().union(*asked.values())}:
+        asking = [side for each, side in enumerate(sides) if version in asked[each]]
+        aliases = {side.scheme.alias(version) for side in asking or sides}
+        if len(aliases) == 1 and (name := aliases.pop()) is not None:
+            names[version] = name
+    return tuple(sorted(names.items()))
 
 
 def _find_trouble(outcome: Outcome | None) -> str | None:

@@ -14,7 +14,15 @@ actions          a list, by group and model:
     loads, unloads                  versions
     labels                          label, version_before, version_after
     gap                             whether a node serves no version of it in between
+    version_names                   number -> name, where versions are not called by their numbers
     trouble                         why it does not come to be as the head says, or null
+servers          a list, by group, of changes of its `serving`:
+    group, path, nodes
+    image_before, image_after       null where git leaves the image as it is
+    flags_before, flags_after       null where git leaves the flags as they are
+    flags_added, flags_removed
+    replaces                        whether servers have to be replaced for it
+    sentence                        in which order, and on which nodes
 usages           a list, by group: group, nodes, quotas (each kind, before, after, peak, quota,
                  fits, unsized; kind `models` counts, `disk` and `memory` are bytes)
 remarks          a list, the gravest first: level (problem, warning, note), reason, sentence,
@@ -27,8 +35,8 @@ from typing import Any
 
 from reconciler.model import Commit
 from reconciler.preview.catalog import Bytes
-from reconciler.preview.report import ModelAction, NodeUsage, Preview
-from reconciler.preview.wording import summarize
+from reconciler.preview.report import ModelAction, NodeUsage, Preview, ServerChange
+from reconciler.preview.wording import show_course, summarize
 
 SCHEMA_VERSION = 1
 
@@ -51,6 +59,7 @@ def to_json(preview: Preview) -> dict[str, Any]:
         "download_bytes": preview.download_bytes,
         "sizes_known": preview.is_sized,
         "actions": [_action(found) for found in preview.actions],
+        "servers": [_server(change) for change in preview.servers],
         "usages": [_usage(usage) for usage in preview.usages],
         "remarks": [
             {
@@ -99,11 +108,28 @@ def _action(found: ModelAction) -> dict[str, Any]:
         ],
         "gap": action.has_gap,
         "trouble": action.trouble,
+        "version_names": {str(version): name for version, name in action.names},
     }
 
 
 def _bytes(item: Bytes) -> dict[str, Any]:
     return {"version": item.version, "files": item.files, "bytes": item.size_bytes}
+
+
+def _server(change: ServerChange) -> dict[str, Any]:
+    return {
+        "group": change.group,
+        "path": change.path,
+        "nodes": list(change.nodes),
+        "image_before": change.image_before,
+        "image_after": change.image_after,
+        "flags_before": None if change.flags_before is None else list(change.flags_before),
+        "flags_after": None if change.flags_after is None else list(change.flags_after),
+        "flags_added": list(change.flags_added),
+        "flags_removed": list(change.flags_removed),
+        "replaces": change.replaces,
+        "sentence": show_course(change),
+    }
 
 
 def _usage(found: NodeUsage) -> dict[str, Any]:

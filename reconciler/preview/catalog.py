@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from reconciler.model import Available, Deployment, Listing, Query, Snapshot, StoredFile
+from reconciler.model import Available, Deployment, Listing, Snapshot, StoredFile
 from reconciler.planning.resolve import Resolved, resolve
 from reconciler.planning.steps import Limits
 
@@ -52,7 +52,7 @@ class Catalog:
         """Return what the deployment's version comes to now, or UNKNOWN_VERSION."""
         if deployment.named_version is not None:
             return deployment.named_version
-        listing = self.available.listings.get(Query(deployment.source))
+        listing = self.available.listings.get(deployment.query)
         if listing is None:
             return UNKNOWN_VERSION
         answer = resolve(None, listing, self.limits.settle_seconds)
@@ -66,14 +66,14 @@ class Catalog:
         """Return what is known of one version of the deployment."""
         if locked := deployment.locked(version):
             return Bytes(version, locked.files, locked.size_bytes, locked.digest)
-        snapshot = self._find_snapshot(deployment.source, version)
+        snapshot = self._find_snapshot(deployment, version)
         if snapshot is None:
             return Bytes(version)
         return Bytes(version, len(snapshot.files), snapshot.size_bytes, snapshot.digest)
 
-    def is_missing(self, source: str, version: int) -> bool:
+    def is_missing(self, deployment: Deployment, version: int) -> bool:
         """Whether the source was listed and does not hold the version."""
-        listing = self.available.listings.get(Query(source, version))
+        listing = self.available.listings.get(deployment.query_for(version))
         return listing is not None and not {version} & {*listing.snapshots, *listing.refused}
 
     def is_silence(self, reason: str) -> bool:
@@ -96,7 +96,7 @@ class Catalog:
         listings = dict(self.available.listings)
         for deployment in deployments:
             for version in self.find_versions(deployment):
-                query = Query(deployment.source, version)
+                query = deployment.query_for(version)
                 trouble = self.available.troubles.get(query)
                 if trouble and trouble.reason not in _WRONG_SOURCE and query not in listings:
                     snapshot = self._assume_snapshot(deployment, version)
@@ -106,10 +106,14 @@ class Catalog:
     def _assume_snapshot(self, deployment: Deployment, version: int) -> Snapshot:
         known = self.find_bytes(deployment, version)
         file = StoredFile("saved_model.pb", known.size_bytes or 0, 0, None, 0.0)
-        return _AssumedSnapshot(deployment.source, version, str(version), (file,), known.digest)
+        alias = deployment.scheme.alias(version)
+        folder = alias or str(version)
+        return _AssumedSnapshot(
+            deployment.source, version, folder, (file,), known.digest, name=alias
+        )
 
-    def _find_snapshot(self, source: str, version: int) -> Snapshot | None:
-        for query in (Query(source, version), Query(source)):
+    def _find_snapshot(self, deployment: Deployment, version: int) -> Snapshot | None:
+        for query in (deployment.query_for(version), deployment.query):
             listing = self.available.listings.get(query)
             if listing is not None and version in listing.snapshots:
                 return listing.snapshots[version]
@@ -118,4 +122,4 @@ class Catalog:
 
 def hide_unknown(sentence: str) -> str:
     """Return a sentence of the plan without the number that stands for an unknown version."""
-    return re.sub(rf"\bversion {UNKNOWN_VERSION}\b", "what is there", sentence)
+    return re.sub(rf"\bversion (number )?{UNKNOWN_VERSION}\b", "what is there", sentence)

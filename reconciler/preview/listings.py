@@ -27,7 +27,7 @@ def find_queries(pairs: Iterable[Pair]) -> set[Query]:
             if after is not None:
                 queries |= wanted_queries(after, {}, ModelMemory(), Available()).keys()
             if before is not None and before.named_version is None and not before.stop:
-                queries.add(Query(before.source))
+                queries.add(before.query)
         quota = pair.head.group.quota if pair.head.group else None
         if quota and (quota.disk_bytes is not None or quota.memory_bytes is not None):
             for deployment in (*pair.base.deployments, *pair.head.deployments):

@@ -13,8 +13,10 @@ from reconciler.preview.wording import (
     MEANWHILE,
     headline,
     list_doings,
+    list_server_changes,
     show_bytes,
     show_commit,
+    show_course,
     show_nodes,
     show_usage,
     show_versions,
@@ -27,6 +29,7 @@ MAX_CHARACTERS = 60_000
 
 _TABLE_SHARE = 0.5
 _REMARK_SHARE = 0.35
+_SERVER_SHARE = 0.1
 _MAX_TEXT = 1000
 _NOTHING_WIDE = "\u200b"
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$^=:-])")
@@ -65,6 +68,7 @@ def render_markdown(preview: Preview) -> str:
         rows = [_show_row(found) for found in actions]
         budget = int(MAX_CHARACTERS * _TABLE_SHARE)
         parts += _fit(rows, budget, "rows")
+    parts += _fit(list(_list_servers(preview)), int(MAX_CHARACTERS * _SERVER_SHARE), "lines")
     parts.append(_fold("Every step", list(_list_steps(preview)), _left(parts)))
     parts.append(_fold("Quotas", [_show_quotas(preview)] if preview.usages else [], _left(parts)))
     return "".join(parts)
@@ -111,10 +115,10 @@ def _show_remark(remark: Remark) -> str:
 
 def _show_row(found: ModelAction) -> str:
     action = found.action
-    downloads = ", ".join(map(show_bytes, action.downloads))
+    downloads = ", ".join(show_bytes(action, item) for item in action.downloads)
     if not downloads and action.reused:
-        downloads = f"none, {show_versions(action.reused)} is still on disk"
-    deleted = ", ".join(map(show_bytes, action.deleted))
+        downloads = f"none, {show_versions(action, action.reused)} is still on disk"
+    deleted = ", ".join(show_bytes(action, item) for item in action.deleted)
     cells = (
         action.group,
         action.model,
@@ -134,6 +138,16 @@ def _list_steps(preview: Preview) -> Iterator[str]:
         yield f"- **{escape(place)}** on {escape(show_nodes(found.nodes))}{about}\n"
         for verb, what in list_doings(action):
             yield f"  - {verb} {escape(what)}\n"
+
+
+def _list_servers(preview: Preview) -> Iterator[str]:
+    if preview.servers:
+        yield "\n**Servers**\n\n"
+    for change in preview.servers:
+        nodes = escape(show_nodes(change.nodes))
+        yield f"- **{escape(change.group)}** on {nodes}: {escape(show_course(change))}\n"
+        for what, how in list_server_changes(change):
+            yield f"  - {what} {escape(how.replace('->', '→'))}\n"
 
 
 def _show_quotas(preview: Preview) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from reconciler.config_repo.assemble import Fleet
 from reconciler.config_repo.desired import choose_desired
 from reconciler.errors import ConfigError
-from reconciler.model import Commit, Deployment, Desired, Member, Quota
+from reconciler.model import Commit, Deployment, Desired, Group, Member, Quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,13 @@ def pair_nodes(base: Side, head: Side) -> tuple[list[Pair], list[Undecided]]:
     return list(pairs.values()), undecided
 
 
+def name_nodes(group: Group) -> tuple[str, ...]:
+    """Return the names of a group's nodes; one stands for all where a registry knows them."""
+    if group.membership is not None:
+        return (f"any node of {group.name}",)
+    return tuple(sorted(member.name for member in group.nodes))
+
+
 def _stand_in(fleet: Fleet) -> Fleet:
     groups = {}
     for group in fleet.groups.values():
@@ -101,7 +108,7 @@ def _stand_in(fleet: Fleet) -> Fleet:
             )
             group = replace(
                 group,
-                nodes=(Member(f"any node of {group.name}"),),
+                nodes=tuple(map(Member, name_nodes(group))),
                 quota=Quota() if shares else group.quota,  # no real node holds all of them
             )
         groups[group.name] = group

@@ -15,6 +15,7 @@ from reconciler.preview.remarks import (
     gather,
 )
 from reconciler.preview.report import Action, ModelAction, NodeUsage, Preview, Remark
+from reconciler.preview.servers import find_server_changes
 from reconciler.preview.simulate import simulate
 from reconciler.preview.standing import Past, stand
 from reconciler.preview.usages import find_scope, find_sizes, find_usages
@@ -62,6 +63,7 @@ def make_preview(
         base=base.commit,
         head=head.commit,
         actions=tuple(sorted(found, key=lambda f: (f.action.group, f.action.model, f.nodes))),
+        servers=tuple(find_server_changes(base, head)),
         usages=tuple(sorted(usages, key=lambda used: (used.group, used.nodes))),
         remarks=gather(remarks),
         problems=tuple(head.fleet.problems),

@@ -14,7 +14,7 @@ from reconciler.planning.retention import REMOVALS_HELD
 from reconciler.planning.wording import format_bytes
 from reconciler.preview.catalog import UNKNOWN_VERSION, Catalog, hide_unknown
 from reconciler.preview.pairs import Pair, Side, Undecided
-from reconciler.preview.report import Action, Level, ModelAction, Remark, Usage, show_version
+from reconciler.preview.report import Action, Level, ModelAction, Remark, Usage
 from reconciler.preview.simulate import Course
 
 OVER_QUOTA = "OverQuota"
@@ -135,7 +135,8 @@ def _find_action_remarks(
     for move in action.labels:
         if move.before is None:
             continue
-        what = f"moves from {move.before} to {move.after}" if move.after is not None else "goes"
+        ends = (action.show(move.before), action.show(move.after))
+        what = "moves from {} to {}".format(*ends) if move.after is not None else "goes"
         sentence = (
             f"label {move.label} of {model} {what}; clients that ask for the label"
             f" {'move with it' if move.after is not None else 'are refused then'}"
@@ -149,7 +150,7 @@ def _find_lock_remarks(after: Deployment, catalog: Catalog) -> Iterator[Remark]:
     version = catalog.find_version(after)
     now = "what it comes to now cannot be told"
     if version != UNKNOWN_VERSION:
-        now = f"now it comes to {version}"
+        now = f"now it comes to {after.scheme.show(version)}"
     sentence = (
         f"{after.path} says latest and has no lock: each node resolves it by itself, {now}. Run"
         f" `reconciler lock {after.model}` to have git say which bytes run"
@@ -159,11 +160,11 @@ def _find_lock_remarks(after: Deployment, catalog: Catalog) -> Iterator[Remark]:
 
 def _find_lost(action: Action, after: Deployment, catalog: Catalog) -> Iterator[Remark]:
     for version in action.reused:
-        if catalog.is_missing(after.source, version):
+        if catalog.is_missing(after, version):
             sentence = (
-                f"version {version} of {action.model} is no longer in {after.source}: nodes that"
-                " served it still have it on disk, one that did not, or is replaced, cannot get it;"
-                " upload it again, or choose a version that is there"
+                f"version {action.show(version)} of {action.model} is no longer in {after.source}:"
+                " nodes that served it still have it on disk, one that did not, or is replaced,"
+                " cannot get it; upload it again, or choose a version that is there"
             )
             yield Remark(Level.WARNING, GONE_FROM_BUCKET, sentence)
 
@@ -172,9 +173,9 @@ def _find_rollback_remarks(action: Action) -> Iterator[Remark]:
     version = action.after
     if version in {item.version for item in action.downloads}:
         sentence = (
-            f"{action.model} goes back from {show_version(action.before)} to {version}, which the"
-            " nodes have deleted by now: it is downloaded again. `keep` in fleet.yaml says how"
-            " many earlier versions stay on disk"
+            f"{action.model} goes back from {action.show(action.before)} to {action.show(version)},"
+            " which the nodes have deleted by now: it is downloaded again. `keep` in fleet.yaml"
+            " says how many earlier versions stay on disk"
         )
         yield Remark(Level.WARNING, DOWNLOADED_AGAIN, sentence)
 

@@ -63,6 +63,13 @@ class Action:
     trouble: str | None = None
     """Why it does not come to be as the head says; None where it does."""
     description: str = ""
+    names: tuple[tuple[int, str], ...] = ()
+    """What those of its versions are called that are not simply called by their numbers."""
+
+    def show(self, version: int | None) -> str:
+        """Return a version as people read it."""
+        names = dict(self.names)
+        return names[version] if version in names else show_version(version)
 
     @property
     def is_idle(self) -> bool:
@@ -76,6 +83,39 @@ class ModelAction:
 
     action: Action
     nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerChange:
+    """What a group's `serving` asks of its servers; None leaves image or flags as they are."""
+
+    group: str
+    path: str
+    nodes: tuple[str, ...]
+    image_before: str | None
+    image_after: str | None
+    flags_before: tuple[str, ...] | None
+    flags_after: tuple[str, ...] | None
+
+    @property
+    def flags_added(self) -> tuple[str, ...]:
+        """The flags that the head names and the base did not."""
+        return _subtract(self.flags_after, self.flags_before)
+
+    @property
+    def flags_removed(self) -> tuple[str, ...]:
+        """The flags that the base named and the head does not."""
+        return _subtract(self.flags_before, self.flags_after)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether a server that is as the base says has to be replaced."""
+        is_other_image = self.image_after not in (None, self.image_before)
+        return is_other_image or self.flags_after not in (None, self.flags_before)
+
+
+def _subtract(some: tuple[str, ...] | None, others: tuple[str, ...] | None) -> tuple[str, ...]:
+    return tuple(flag for flag in some or () if flag not in (others or ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +154,8 @@ class Preview:
     head: Commit
     actions: tuple[ModelAction, ...] = ()
     """Sorted by group and model."""
+    servers: tuple[ServerChange, ...] = ()
+    """Sorted by group."""
     usages: tuple[NodeUsage, ...] = ()
     """Of nodes that do something, in groups with a quota."""
     remarks: tuple[Remark, ...] = ()

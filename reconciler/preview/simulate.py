@@ -113,8 +113,9 @@ class _Node:
         for step in made.steps:
             match step:
                 case Fetch(model, snapshot):
+                    size_bytes, digest = snapshot.size_bytes, snapshot.digest
                     found = LocalVersion(
-                        model, snapshot.version, snapshot.size_bytes, snapshot.digest
+                        model, snapshot.version, size_bytes, digest, name=snapshot.name
                     )
                     self.on_disk.setdefault(model, {})[snapshot.version] = found
                     self.memory = fold(self.memory, Fetched(model, snapshot.version), self.now)

@@ -19,7 +19,7 @@ from reconciler.model import (
     State,
     VersionStatus,
 )
-from reconciler.planning.goals import fingerprint
+from reconciler.planning.goals import fingerprint, resolved_key
 from reconciler.planning.memory import MAX_PROVEN, Memory, ModelMemory
 from reconciler.preview.catalog import UNKNOWN_VERSION, Catalog
 
@@ -112,7 +112,8 @@ def _main_last(wanted: frozenset[int], main: int) -> tuple[int, ...]:
 
 def _install(origin: Deployment, version: int, catalog: Catalog) -> LocalVersion:
     known = catalog.find_bytes(origin, version)
-    return LocalVersion(origin.model, version, known.size_bytes or 0, known.digest)
+    alias = origin.scheme.alias(version)
+    return LocalVersion(origin.model, version, known.size_bytes or 0, known.digest, name=alias)
 
 
 def _remember(
@@ -130,5 +131,5 @@ def _remember(
         available=wanted,
         proven=proven,
         good=ask,
-        resolved={deployment.source: main} if deployment.named_version is None else {},
+        resolved={resolved_key(deployment): main} if deployment.named_version is None else {},
     )

@@ -2,12 +2,21 @@
 
 from collections.abc import Iterator
 
-from reconciler.preview.report import Level, ModelAction, Preview, Remark, by_group
+from reconciler.preview.report import (
+    Level,
+    ModelAction,
+    Preview,
+    Remark,
+    ServerChange,
+    by_group,
+)
 from reconciler.preview.wording import (
     MEANWHILE,
     headline,
     list_doings,
+    list_server_changes,
     show_commit,
+    show_course,
     show_nodes,
     show_usage,
     summarize,
@@ -34,10 +43,14 @@ def _lines(preview: Preview) -> Iterator[str]:
             yield ""
             yield f"{level}s:"
             yield from (f"  {_show_remark(remark)}" for remark in remarks)
-    for group, models in by_group(preview).items():
+    groups = by_group(preview)
+    for group in sorted({*groups, *(change.group for change in preview.servers)}):
         yield ""
         yield f"group {group}" if group else "in no group"
-        for found in (item for items in models.values() for item in items):
+        for change in preview.servers:
+            if change.group == group:
+                yield from _show_server(change)
+        for found in (item for items in groups.get(group, {}).values() for item in items):
             yield from _show_action(found)
         for usage in preview.usages:
             if usage.group == group:
@@ -48,6 +61,12 @@ def _show_remark(remark: Remark) -> str:
     where = "/".join(part for part in (remark.group, remark.model) if part)
     nodes = f" [{show_nodes(remark.nodes)}]" if remark.nodes else ""
     return f"{where}: {remark.sentence}{nodes}" if where else f"{remark.sentence}{nodes}"
+
+
+def _show_server(change: ServerChange) -> Iterator[str]:
+    yield f"  the server of {show_nodes(change.nodes)}: {show_course(change)}"
+    for what, how in list_server_changes(change):
+        yield f"    {what:<{_VERB_WIDTH}}{how}"
 
 
 def _show_action(found: ModelAction) -> Iterator[str]:

@@ -1,13 +1,13 @@
 """The phrases that the plan for people and the one for a pull request have in common."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from reconciler.config_repo.checkout import show_id
 from reconciler.model import Commit
 from reconciler.planning.wording import format_bytes
 from reconciler.preview.catalog import Bytes
 from reconciler.preview.remarks import OVER_QUOTA
-from reconciler.preview.report import Action, Preview, Usage, show_version
+from reconciler.preview.report import Action, Preview, ServerChange, Usage
 
 MEANWHILE = (
     "what such a file said last, while it was good, stays in force, and no model is removed"
@@ -20,7 +20,9 @@ _NAMED_NODES = 12
 def summarize(preview: Preview) -> str:
     """Return the change in one line: "2 models change on 3 nodes: 1.2 GB to download, fits"."""
     models, nodes = preview.models, preview.nodes
-    if not models:
+    if not models and preview.servers:
+        text = _summarize_servers(preview.servers)
+    elif not models:
         text = "no node does anything"
     else:
         change = "changes" if len(models) == 1 else "change"
@@ -31,11 +33,19 @@ def summarize(preview: Preview) -> str:
     elif preview.usages and models:
         is_sized = not any(usage.unsized for found in preview.usages for usage in found.usages)
         text += ", fits" if is_sized else ", fits as far as sizes are known"
+    if models and preview.servers:
+        text += f"; {_summarize_servers(preview.servers)}"
     if preview.problems:
         text += f"; {count(len(preview.problems), 'problem')} in the files"
     elif not preview.is_possible:
         text += "; it cannot be carried out as it is"
     return text
+
+
+def _summarize_servers(changes: Sequence[ServerChange]) -> str:
+    if len(changes) == 1:
+        return f"git asks for another server in group {changes[0].group}"
+    return f"git asks for other servers in {len(changes)} groups"
 
 
 def _summarize_download(preview: Preview) -> str:
@@ -51,10 +61,10 @@ def _summarize_download(preview: Preview) -> str:
 def headline(action: Action) -> str:
     """Return what the model goes from and to: `41 -> 42`, `new, 42`, `42 -> none`."""
     if action.before is None and action.after is not None:
-        return f"none -> {show_version(action.after)}"
+        return f"none -> {action.show(action.after)}"
     if action.before == action.after or (action.is_idle and action.after is None):
-        return show_version(action.before)
-    return f"{show_version(action.before)} -> {show_version(action.after)}"
+        return action.show(action.before)
+    return f"{action.show(action.before)} -> {action.show(action.after)}"
 
 
 def list_doings(action: Action) -> Iterator[tuple[str, str]]:
@@ -62,32 +72,58 @@ def list_doings(action: Action) -> Iterator[tuple[str, str]]:
     if action.is_idle:
         yield "nothing", "no node does anything for it"
     for item in action.downloads:
-        yield "download", show_bytes(item)
+        yield "download", show_bytes(action, item)
     for version in action.reused:
-        yield "reuse", f"{version}: nothing is downloaded, it is still on disk"
+        yield "reuse", f"{action.show(version)}: nothing is downloaded, it is still on disk"
     if action.loaded:
-        yield "load", show_versions(action.loaded)
+        yield "load", show_versions(action, action.loaded)
     for move in action.labels:
-        yield "label", f"{move.label} {show_version(move.before)} -> {show_version(move.after)}"
+        yield "label", f"{move.label} {action.show(move.before)} -> {action.show(move.after)}"
     if action.unloaded:
-        yield "unload", show_versions(action.unloaded)
+        yield "unload", show_versions(action, action.unloaded)
     for item in action.deleted:
-        yield "delete", show_bytes(item)
+        yield "delete", show_bytes(action, item)
     if action.trouble:
         yield "but", action.trouble
 
 
-def show_bytes(item: Bytes) -> str:
+def show_course(change: ServerChange) -> str:
+    """Return how the servers of a group come to be as the head says."""
+    if not change.replaces:
+        return "not replaced: what git names no more stays as it runs"
+    return "replaced, one node after the other, on nodes with RECONCILER_SUPERVISE=follow"
+
+
+def list_server_changes(change: ServerChange) -> Iterator[tuple[str, str]]:
+    """Yield what becomes other of a group's servers, each as a word and what it is about."""
+    before, after = change.image_before, change.image_after
+    if before != after:
+        yield "image", f"{before or 'as it is'} -> {after or 'as it is'}"
+    if change.flags_before is not None and change.flags_after is not None:
+        if change.flags_added:
+            yield "add", " ".join(change.flags_added)
+        if change.flags_removed:
+            yield "remove", " ".join(change.flags_removed)
+    elif change.flags_before != change.flags_after:
+        flags = (change.flags_before, change.flags_after)
+        yield "flags", " -> ".join(map(_show_flags, flags))
+
+
+def _show_flags(flags: tuple[str, ...] | None) -> str:
+    return "as they are" if flags is None else " ".join(flags) or "none of its own"
+
+
+def show_bytes(action: Action, item: Bytes) -> str:
     """Return a version with its size: `42 (4 files, 1.2 GB)`."""
     if item.size_bytes is None:
-        return f"{show_version(item.version)} (size unknown)"
+        return f"{action.show(item.version)} (size unknown)"
     files = f"{count(item.files, 'file')}, " if item.files is not None else ""
-    return f"{show_version(item.version)} ({files}{format_bytes(item.size_bytes)})"
+    return f"{action.show(item.version)} ({files}{format_bytes(item.size_bytes)})"
 
 
-def show_versions(versions: Iterable[int]) -> str:
+def show_versions(action: Action, versions: Iterable[int]) -> str:
     """Return versions as a list."""
-    return ", ".join(show_version(version) for version in versions)
+    return ", ".join(map(action.show, versions))
 
 
 def show_usage(usage: Usage) -> str:

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from reconciler.errors import ConfigError, SourceError
-from reconciler.model import Deployment, Listing, Member, Query
+from reconciler.model import Deployment, Listing, Member
 from reconciler.planning.locks import find_mismatch
 from reconciler.planning.resolve import NotReady, Resolved, resolve
 from reconciler.sources.registry import Sources
 from reconciler.status.access import OPEN_ACCESS, Access
 from reconciler.status.client import StatusError, fetch_status, parse_status
+from reconciler.status.report import name_version
 
 BYTES_GONE = "BytesGone"
 
@@ -27,7 +28,7 @@ class Offer:
     """How to offer another version instead."""
 
     command: str
-    """What to type, but for the number at its end."""
+    """What to type, but for the version at its end."""
     present: int | None
     """The version that is asked for now, which is no way out."""
 
@@ -45,14 +46,15 @@ def check_bytes(
     `nodes` are those that serve the deployment. Raises ConfigError (BytesGone) when neither the
     bucket nor the nodes have the bytes.
     """
+    name = deployment.scheme.show(version)
     try:
-        listing = sources.open(deployment.source).list(Query(deployment.source, version))
+        listing = sources.open(deployment.source).list(deployment.query_for(version))
     except SourceError as error:
-        return [f"whether version {version} still exists was not checked, because {error}"]
+        return [f"whether version {name} still exists was not checked, because {error}"]
     lack = _find_lack(deployment, version, listing)
     if lack is None:
         return []
-    found = _ask_nodes(deployment.model, version, nodes, access)
+    found = _ask_nodes(deployment, version, nodes, access)
     if found.having and not found.lacking:
         return [
             f"{lack}, but {_join(found.having)} {_has(found.having)} it on disk, so the way back"
@@ -75,7 +77,8 @@ def _find_lack(deployment: Deployment, version: int, listing: Listing) -> str | 
     difference = find_mismatch(locked, answer.snapshot) if locked else None
     if difference is None:
         return None
-    return f"version {version} of {deployment.source} is not what was locked ({difference})"
+    name = deployment.scheme.show(version)
+    return f"version {name} of {deployment.source} is not what was locked ({difference})"
 
 
 @dataclass(slots=True)
@@ -88,11 +91,13 @@ class _Answers:
     """Those that did not answer, or whose address is not known."""
 
 
-def _ask_nodes(model: str, version: int, nodes: Iterable[Member], access: Access) -> _Answers:
+def _ask_nodes(
+    deployment: Deployment, version: int, nodes: Iterable[Member], access: Access
+) -> _Answers:
     def ask(node: Member) -> bool | None:
         if node.address is None:
             return None
-        return _has_on_disk(node.address, model, version, access)
+        return _has_on_disk(node.address, deployment, version, access)
 
     answers = _Answers()
     members = sorted(nodes, key=lambda node: node.name)
@@ -103,18 +108,19 @@ def _ask_nodes(model: str, version: int, nodes: Iterable[Member], access: Access
     return answers
 
 
-def _has_on_disk(address: str, model: str, version: int, access: Access) -> bool | None:
+def _has_on_disk(address: str, deployment: Deployment, version: int, access: Access) -> bool | None:
+    """Return whether the node has the version, not only another one of the same number."""
     try:
         report = parse_status(fetch_status(address, _NODE_DEADLINE_SECONDS, access=access))
     except StatusError:
         return None
     installed = [
-        number
+        (number, name_version(item, number))
         for item in report["deployments"]
-        if item["model"] == model
+        if item["model"] == deployment.model
         for number in item["installed_versions"]
     ]
-    return version in installed
+    return (version, deployment.scheme.show(version)) in installed
 
 
 def _describe_absence(found: _Answers) -> str:
@@ -135,13 +141,14 @@ def _name_silent(found: _Answers) -> list[str]:
 
 
 def _make(offer: Offer, deployment: Deployment, version: int, sources: Sources) -> str:
+    show = deployment.scheme.show
     nearest = _find_nearest(deployment, sources, version, {version, offer.present})
     if nearest is None:
-        return f"its source holds no other to go to, so publish {version} again"
-    which = f"the nearest that exists is {nearest}"
+        return f"its source holds no other to go to, so publish {show(version)} again"
+    which = f"the nearest that exists is {show(nearest)}"
     if nearest > version:
-        which = f"no older one exists; the nearest newer one is {nearest}"
-    return f"{which}: `{offer.command} {nearest}`"
+        which = f"no older one exists; the nearest newer one is {show(nearest)}"
+    return f"{which}: `{offer.command} {show(nearest)}`"
 
 
 def _find_nearest(
@@ -149,7 +156,7 @@ def _find_nearest(
 ) -> int | None:
     """Return the highest lower version that could be taken, else the lowest higher one."""
     try:
-        listing = sources.open(deployment.source).list(Query(deployment.source))
+        listing = sources.open(deployment.source).list(deployment.query)
     except SourceError:
         return None
     whole = [

@@ -7,12 +7,13 @@ again: if it says anything else than before beside the version, the change is no
 
 import re
 from codecs import BOM_UTF8
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-from reconciler.config_repo.yaml_text import Json, Mistake, Spot, Text, read_yaml
+from reconciler.config_repo.yaml_text import Json, Mistake, Spot, Text, read_yaml, write_scalar
 from reconciler.errors import ConfigError
 
-Version: TypeAlias = int | Literal["latest"]
+Version: TypeAlias = int | str
+"""A number, or text: a name, or `latest`."""
 
 _LINE_END = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 """What ends a line for the YAML parser, by whose lines the places are counted."""
@@ -24,21 +25,20 @@ def set_version(data: bytes, version: Version) -> bytes:
     Raises ConfigError where that cannot be done without touching anything else; the message goes
     after the file's path and a colon.
     """
+    new = write_scalar(version) if isinstance(version, str) else str(version)
     before = read_yaml(data)
     if before.mistakes or not before.is_complete:
         raise ConfigError(_describe(before.mistakes))
     if not isinstance(before.value, dict) or "version" not in before.value:
-        raise ConfigError(
-            f"1:1: there is no `version` to change; add the line `version: {version}`"
-        )
+        raise ConfigError(f"1:1: there is no `version` to change; add the line `version: {new}`")
     spot = before.spots["version",]
     text = data.removeprefix(BOM_UTF8).decode()
     start = _find_offset(text, spot)
     written = _read_scalar(text, start, spot)
     edited = data[: len(data) - len(text.encode())]
-    edited += f"{text[:start]}{version}{text[start + len(written) :]}".encode()
+    edited += f"{text[:start]}{new}{text[start + len(written) :]}".encode()
     if not _differs_in_version_alone(before.value, read_yaml(edited), version):
-        raise _ask_for_hand(spot, version)
+        raise _ask_for_hand(spot, new)
     return edited
 
 
@@ -71,7 +71,7 @@ def _differs_in_version_alone(before: dict[str, Json], after: Text, version: Ver
     return list(after.value.items()) == list((before | {"version": version}).items())
 
 
-def _ask_for_hand(spot: Spot, version: Version) -> ConfigError:
+def _ask_for_hand(spot: Spot, version: str) -> ConfigError:
     return ConfigError(
         f"{spot.line}:{spot.column}: the version is written in a way that cannot be changed alone;"
         f" write `version: {version}` there by hand"

@@ -63,9 +63,10 @@ def propose_pin(
     line: Version = "latest"
     title = f"Follow the latest version of {subject.model} in {subject.group}"
     if number is not None:
-        target = Target(number, find_serving(subject.steps, number, subject.source))
-        line = number
-        title = _title("Pin", subject, number)
+        state = find_serving(subject.steps, number, subject.source, subject.scheme)
+        target = Target(number, state)
+        line = _write(subject, number)
+        title = _title("Pin", subject, subject.scheme.show(number))
     make = lock_anew if subject.needs_lock else None
     pair = set_back(subject.checkout, subject.pair, line, target, subject.steps, make)
     return Proposal(pair, "setting its version", write_message(title, reason))
@@ -78,7 +79,7 @@ def _take_back(
         message = revert_message(step.commit, reason)
         return Proposal(pair, f"reverting {_cite(step)}", message)
     body = f"Takes back what {step.commit.id} changed in it."
-    message = write_message(_title("Roll back", subject, target.version), body, reason)
+    message = write_message(_title("Roll back", subject, target.show(subject.scheme)), body, reason)
     return Proposal(pair, f"taking back what {_cite(step)} changed in it", message)
 
 
@@ -88,21 +89,28 @@ def _set_version_back(
     state = target.state
     if state is not None and subject.source != state.source:
         raise ConfigError(
-            f"version {target.version} of {subject.name} came from {state.source}, and its source"
+            f"version {state.title} of {subject.name} came from {state.source}, and its source"
             f" is {subject.source} now; set both by hand in {subject.pair.path}, nothing was"
+            " changed",
+            NO_WAY_BACK,
+        )
+    if state is not None and state.title != subject.scheme.show(target.version):
+        raise ConfigError(
+            f"version {state.title} of {subject.name} has no such name by version_scheme as it is"
+            f" now ({subject.scheme}); set both by hand in {subject.pair.path}, nothing was"
             " changed",
             NO_WAY_BACK,
         )
     stays_latest = subject.follows_latest and state is not None and state.version is None
     needs_lock = subject.needs_lock or (state is not None and state.lock_blob_id is not None)
-    line: Version = "latest" if stays_latest else target.version
+    line: Version = "latest" if stays_latest else _write(subject, target.version)
     make = lock_anew if needs_lock else None
     pair = set_back(subject.checkout, subject.pair, line, target, subject.steps, make)
     notes = []
     if state is not None and state.labels != pair.read().labels:
         notes.append("labels stay as they are, which is not as they were then")
     how = "setting its lock back" if stays_latest else "setting its version"
-    message = write_message(_title("Roll back", subject, target.version), reason)
+    message = write_message(_title("Roll back", subject, target.show(subject.scheme)), reason)
     return Proposal(pair, how, message, tuple(notes))
 
 
@@ -119,14 +127,20 @@ def _warn_of_latest(subject: Subject, pair: Pair) -> list[str]:
     deployment = pair.read()
     if deployment.version is not None:
         return []
+    name = deployment.lock.title if deployment.lock else "VERSION"
     return [
         "`version: latest` stays, so the next `reconciler lock --update` proposes the newest"
-        f" version again; `reconciler pin {subject.key} {deployment.named_version}` holds it"
+        f" version again; `reconciler pin {subject.key} {name}` holds it"
     ]
 
 
-def _title(verb: str, subject: Subject, version: int) -> str:
-    return f"{verb} {subject.model} {subject.asked} -> {version} in {subject.group}"
+def _title(verb: str, subject: Subject, name: str) -> str:
+    return f"{verb} {subject.model} {subject.asked} -> {name} in {subject.group}"
+
+
+def _write(subject: Subject, number: int) -> Version:
+    """Return a version as the deployment's file has it."""
+    return subject.scheme.alias(number) or number
 
 
 def _cite(step: Step) -> str:

@@ -7,7 +7,7 @@ from reconciler.config_repo.fleets import FleetReader
 from reconciler.config_repo.layout import lock_path
 from reconciler.config_repo.names import UnknownModelError, find_one
 from reconciler.history.read import State, read_history
-from reconciler.model import Member
+from reconciler.model import Member, VersionScheme
 from reconciler.rollback.restore import Pair, read_pair
 from reconciler.rollback.way_back import Step, follow
 
@@ -58,7 +58,7 @@ class Subject:
         """What it asks for now, for a sentence."""
         if self.state is None or not self.state.is_readable:
             return "(broken)"
-        return "latest" if self.serves is None else str(self.serves)
+        return "latest" if self.serves is None else str(self.state.title)
 
     @property
     def follows_latest(self) -> bool:
@@ -70,6 +70,13 @@ class Subject:
         """Where its versions come from, as its file said when it could last be read."""
         states = (state for step in self.steps for state in (step.after, step.before))
         return next((state.source for state in states if state and state.is_readable), "")
+
+    @property
+    def scheme(self) -> VersionScheme:
+        """How its versions are named, as its file said when it could last be read."""
+        states = (state for step in self.steps for state in (step.after, step.before))
+        schemes = (state.scheme for state in states if state and state.is_readable)
+        return next(schemes, VersionScheme())
 
     @property
     def needs_lock(self) -> bool:

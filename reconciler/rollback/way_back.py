@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from reconciler.history.read import Entry, State
-from reconciler.model import Commit, Deployment, Lock, LockedVersion
+from reconciler.model import Commit, Deployment, Lock, LockedVersion, VersionScheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,11 @@ class Target:
     state: State | None = None
     """None where history never asked for it, or that does not matter."""
 
+    def show(self, scheme: VersionScheme) -> str:
+        """Return what the version is called; as it was then, where versions are named anew."""
+        then = self.state.title if self.state is not None else None
+        return then or scheme.show(self.version)
+
 
 def follow(entries: Iterable[Entry], path: str) -> list[Step]:
     """Return the steps of the deployment that is at `path` today, newest first."""
@@ -76,14 +81,19 @@ def find_former(steps: Sequence[Step]) -> State | None:
     return None
 
 
-def find_serving(steps: Sequence[Step], version: int, source: str) -> State | None:
+def find_serving(
+    steps: Sequence[Step], version: int, source: str, scheme: VersionScheme
+) -> State | None:
     """Return the newest state that asked for a version of a source, None where none did.
 
-    The same number of another source is another model.
+    The same number of another source is another model, and by another name another version.
     """
+    name = scheme.show(version)
     for step in steps:
         for state in (step.after, step.before):
-            if state and state.is_readable and state.serves == version and state.source == source:
+            if state is None or not state.is_readable or state.serves != version:
+                continue
+            if state.source == source and state.title == name:
                 return state
     return None
 
@@ -108,7 +118,7 @@ def find_step(steps: Sequence[Step], target: State) -> Step | None:
 
 def asks_the_same(one: State, other: State) -> bool:
     """Tell whether the nodes were to serve the same bytes, as far as git can say."""
-    if (one.source, one.serves) != (other.source, other.serves):
+    if (one.source, one.serves, one.title) != (other.source, other.serves, other.title):
         return False
     digests = {one.locked_digest, other.locked_digest} - {None}
     return one.serves is None or len(digests) < 2
@@ -129,7 +139,12 @@ def compose_lock(deployment: Deployment, version: int, path: str, locks: Iterabl
     known: dict[int, LockedVersion] = {}
     for lock in locks:
         if lock.source == deployment.source:
-            known = {**lock.versions, **known}
+            named = {
+                number: locked
+                for number, locked in lock.versions.items()
+                if locked.title == deployment.scheme.show(number)  # else another scheme's
+            }
+            known = {**named, **known}
     wanted = {version, *deployment.labels.values()}
     versions = {number: known[number] for number in sorted(wanted) if number in known}
     return Lock(path, deployment.model, deployment.source, version, versions)

@@ -18,7 +18,7 @@ from reconciler.planning.versions import (
     MAX_FILES,
     group_versions,
     parse_archive_name,
-    parse_version,
+    parse_folder_name,
     show_name,
 )
 from reconciler.sources.source import (
@@ -45,7 +45,8 @@ class FileSource:
                 found = list(entries)
             for entry in found:
                 is_folder = entry.is_dir()
-                version = (parse_version if is_folder else parse_archive_name)(entry.name)
+                parse = parse_folder_name if is_folder else parse_archive_name
+                version = parse(entry.name, query.scheme)
                 if version is None or query.version not in (None, version):
                     continue
                 if is_folder:

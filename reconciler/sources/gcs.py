@@ -63,8 +63,9 @@ class GcsSource:
         """
         _, prefix = split_gcs_url(query.source)
         self._access.forget_clock()
-        if query.version is not None:
-            listing = self._list_names(query, prefix, str(query.version))
+        name = None if query.version is None else query.scheme.name(query.version)
+        if query.version is not None and name is not None:
+            listing = self._list_names(query, prefix, name)
             if query.version in listing.snapshots or query.version in listing.refused:
                 return listing
         return self._list_names(query, prefix)
@@ -109,7 +110,8 @@ class GcsSource:
         blobs = client.list_blobs(
             client.bucket(self._bucket, user_project=self._access.user_project or None),
             prefix=names or None,
-            # In byte order the dot and the slash stand together, right before the digits.
+            # In byte order the dot and the slash stand together, right before the digits, so
+            # 1.4.1 does not bring 1.4.10 with it.
             start_offset=f"{names}." if beginning else None,
             end_offset=f"{names}0" if beginning else None,
             fields=_FIELDS,

@@ -38,6 +38,8 @@ _MIN_TOKEN_AGE_SECONDS = 10.0
 """A token younger than this is not renewed for being refused: the next would be refused too."""
 _LOOK_AGAIN_SECONDS = 300.0
 """Between two searches for credentials; off Google's machines each takes some ten seconds."""
+_NONE_FOUND = "credentials were not found"
+"""What the library says where there are none; of a broken file of gcloud's it says otherwise."""
 
 
 class Access:
@@ -72,6 +74,8 @@ class Access:
         self._credentials = _go_unsigned() if emulator else find_credentials(scope, self._request)
         self.anonymous = isinstance(self._credentials, AnonymousCredentials)
         self._renewing = threading.Lock()
+        self._asked = 0
+        self._failure: Exception | None = None
         self._renewed_at = -_MIN_TOKEN_AGE_SECONDS
         self._refused: object = None
         self._looked_at = time.monotonic()
@@ -115,17 +119,34 @@ class Access:
         return seconds
 
     def renew_token(self) -> None:
-        """See to it that there is a token that lasts; blocking, raises GoogleAuthError."""
+        """See to it that there is a token that lasts; blocking, raises GoogleAuthError.
+
+        Whoever waited while another asked has that answer, be it a bad one: if each reader asked
+        again, an endpoint that hangs would hold up the last of them for as many deadlines.
+        """
+        asked_before = self._asked
         with self._renewing:
             if self._has_token:
                 return
+            if self._failure is not None and self._asked != asked_before:
+                raise self._failure
             try:
-                self._credentials.refresh(self._request)
-            except (ValueError, TypeError, LookupError, AttributeError) as error:
-                # An answer that is no token's: the library looks into it without looking at it.
-                words = f"the answer was no token ({type(error).__name__})"
-                raise RefreshError(words) from error  # type: ignore[no-untyped-call]
-            self._renewed_at, self._refused = time.monotonic(), None
+                self._ask_for_token()
+            except Exception as error:
+                self._failure = error
+                raise
+            finally:
+                self._asked += 1
+            self._failure = None
+
+    def _ask_for_token(self) -> None:
+        try:
+            self._credentials.refresh(self._request)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            # An answer that is no token's: the library looks into it without looking at it.
+            words = f"the answer was no token ({type(error).__name__})"
+            raise RefreshError(words) from error  # type: ignore[no-untyped-call]
+        self._renewed_at, self._refused = time.monotonic(), None
 
     def make_headers(self) -> dict[str, str]:
         """Return what a read says of itself, with the token as `renew_token` left it."""
@@ -192,7 +213,7 @@ def find_credentials(scope: str, request: Request | None = None) -> Any:
     try:
         credentials, _ = google.auth.default(scopes=[scope], request=request or _Request())
     except DefaultCredentialsError as error:
-        if key_file is None:
+        if key_file is None and _NONE_FOUND in str(error):
             return _go_unsigned()
         raise explain_broken_credentials(key_file, KEY_VARIABLE, error) from error
     except Exception as error:

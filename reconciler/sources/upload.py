@@ -26,22 +26,20 @@ _ANSWER_SECONDS = 60
 _RETRY_SECONDS = 120
 
 
-def upload_version(folder: Path, paths: Sequence[str], sums: bytes, url: str, version: int) -> None:
-    """Write the files `paths` of `folder` to the source as `version`, which must be new there.
+def upload_version(folder: Path, paths: Sequence[str], sums: bytes, url: str, name: str) -> None:
+    """Write the files `paths` of `folder` to the source as version `name`, which must be new there.
 
     `sums` becomes its SHA256SUMS, which is not among the paths.
 
     Raises SourceError: VersionExists where there is such a version, PublishFailed otherwise.
     """
     if url.startswith("gs:"):
-        _upload_to_bucket(folder, paths, sums, url, version)
+        _upload_to_bucket(folder, paths, sums, url, name)
     else:
-        _copy_to_folder(folder, paths, sums, split_file_url(url), version)
+        _copy_to_folder(folder, paths, sums, split_file_url(url), name)
 
 
-def _upload_to_bucket(
-    folder: Path, paths: Sequence[str], sums: bytes, url: str, version: int
-) -> None:
+def _upload_to_bucket(folder: Path, paths: Sequence[str], sums: bytes, url: str, name: str) -> None:
     import requests
     from google.api_core.exceptions import GoogleAPIError, PreconditionFailed
     from google.auth.exceptions import GoogleAuthError
@@ -65,34 +63,32 @@ def _upload_to_bucket(
     }
 
     def upload(path: str) -> None:
-        blob = bucket.blob(f"{prefix}{version}/{path}")
+        blob = bucket.blob(f"{prefix}{name}/{path}")
         blob.upload_from_filename(str(folder / path), **options)
 
     try:
         with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="publish") as threads:
             list(threads.map(upload, [path for path in paths if not is_model_file(path)]))
-        bucket.blob(f"{prefix}{version}/{SUMS_NAME}").upload_from_string(sums, **options)
+        bucket.blob(f"{prefix}{name}/{SUMS_NAME}").upload_from_string(sums, **options)
         for path in filter(is_model_file, paths):
             upload(path)
     except PreconditionFailed as error:
-        raise _describe_taken(url, version) from error
+        raise _describe_taken(url, name) from error
     except (GoogleAPIError, GoogleAuthError, requests.RequestException, DataCorruption) as error:
         raise SourceError(
-            f"uploading to {url}/{version} failed: {quote(error)}; what is there of it is"
-            " incomplete and is not taken by any node, publish again under the next number",
+            f"uploading to {url}/{name} failed: {quote(error)}; what is there of it is"
+            " incomplete and is not taken by any node, publish again under a new number or name",
             "PublishFailed",
         ) from error
     finally:
         access.close()
 
 
-def _copy_to_folder(
-    folder: Path, paths: Sequence[str], sums: bytes, top: Path, version: int
-) -> None:
+def _copy_to_folder(folder: Path, paths: Sequence[str], sums: bytes, top: Path, name: str) -> None:
     partial = None
     try:
         top.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".publishing-{version}-", dir=top))
+        partial = Path(tempfile.mkdtemp(prefix=f".publishing-{name}-", dir=top))
         for path in paths:
             target = partial / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,20 +96,20 @@ def _copy_to_folder(
         (partial / SUMS_NAME).write_bytes(sums)
         partial.chmod(0o755)
         # On Linux a rename replaces an empty folder and fails on any other.
-        partial.rename(top / str(version))
+        partial.rename(top / name)
     except OSError as error:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
-        if (top / str(version)).exists():
-            raise _describe_taken(f"file://{top}", version) from error
+        if (top / name).exists():
+            raise _describe_taken(f"file://{top}", name) from error
         raise SourceError(
-            f"copying to {top / str(version)} failed: {error.strerror}", "PublishFailed"
+            f"copying to {top / name} failed: {error.strerror}", "PublishFailed"
         ) from error
 
 
-def _describe_taken(url: str, version: int) -> SourceError:
+def _describe_taken(url: str, name: str) -> SourceError:
     return SourceError(
-        f"version {version} of {url} exists already, or someone is publishing it now; a version is"
-        " never overwritten, publish again under the next number",
+        f"version {name} of {url} exists already, or someone is publishing it now; a version is"
+        " never overwritten, publish again under a new number or name",
         "VersionExists",
     )

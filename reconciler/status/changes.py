@@ -44,6 +44,10 @@ class Change:
     why: str
     """The sentence of the deployment at that moment."""
     commit_to_serving_seconds: float | None = None
+    from_name: str | None = None
+    """What the earlier version is called, where not simply by its number."""
+    to_name: str | None = None
+    """The same of the wanted one."""
 
     @property
     def serving_version(self) -> int | None:
@@ -51,6 +55,13 @@ class Change:
         if self.result is Result.DEPLOYED:
             return self.to_version
         return self.from_version if self.result is Result.FAILED else None
+
+    @property
+    def serving_name(self) -> str | None:
+        """What that version is called, where not simply by its number."""
+        if self.result is Result.DEPLOYED:
+            return self.to_name
+        return self.from_name if self.result is Result.FAILED else None
 
 
 @dataclass(slots=True)
@@ -98,35 +109,35 @@ class ChangeFinder:
 def _compare(outcome: Outcome, asked: _Asked, last: Change | None, now: float) -> Change | None:
     if outcome.phase is Phase.DEPLOYED:
         return _arrived(outcome, asked, last, now)
-    before = last.serving_version if last else None
     if outcome.phase is Phase.FAILED:
         failure = (Result.FAILED, outcome.wanted, outcome.reason)
         if last and (last.result, last.to_version, last.reason) == failure:
             return None  # the failure that is recorded already, only tried once more
-        return _change(outcome, asked, before, outcome.wanted, Result.FAILED, now)
+        return _change(outcome, asked, last, outcome.wanted, Result.FAILED, now)
     if outcome.phase is Phase.STOPPED and last and last.result in (Result.DEPLOYED, Result.FAILED):
-        return _change(outcome, asked, before, None, Result.STOPPED, now)
+        return _change(outcome, asked, last, None, Result.STOPPED, now)
     return None
 
 
 def _arrived(outcome: Outcome, asked: _Asked, last: Change | None, now: float) -> Change | None:
     version = max(outcome.serving, default=None) if outcome.wanted is None else outcome.wanted
-    if last and last.result is Result.DEPLOYED and last.to_version == version:
+    name = None if version is None else outcome.names.get(version)
+    arrived = (Result.DEPLOYED, version, name)
+    if last and (last.result, last.to_version, last.to_name) == arrived:
         asked.arrived = True
         return None
-    before = last.serving_version if last else None
     counted = asked.arrived or (
         last is not None and last.result is Result.DEPLOYED and last.commit.id == asked.commit.id
     )
     # A committer's clock may be ahead of this node's; a negative duration helps nobody.
     seconds = None if counted else max(0.0, now - asked.commit.time_seconds)
-    return _change(outcome, asked, before, version, Result.DEPLOYED, now, seconds)
+    return _change(outcome, asked, last, version, Result.DEPLOYED, now, seconds)
 
 
 def _change(
     outcome: Outcome,
     asked: _Asked,
-    before: int | None,
+    last: Change | None,
     after: int | None,
     result: Result,
     now: float,
@@ -136,12 +147,14 @@ def _change(
         time_seconds=now,
         commit=asked.commit,
         model=outcome.deployment.model,
-        from_version=before,
+        from_version=last.serving_version if last else None,
         to_version=after,
         result=result,
         reason=outcome.reason,
         why=outcome.sentence,
         commit_to_serving_seconds=seconds,
+        from_name=last.serving_name if last else None,
+        to_name=None if after is None else outcome.names.get(after),
     )
 
 
@@ -155,4 +168,5 @@ def _removed(last: Change, observed: Commit, now: float) -> Change:
         result=Result.REMOVED,
         reason="Removed",
         why=f"The config repo no longer places {last.model} on this node.",
+        from_name=last.serving_name,
     )

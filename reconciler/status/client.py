@@ -79,6 +79,8 @@ class NodeChange:
     result: Result
     reason: str
     commit_to_serving_seconds: float | None
+    to_name: str | None = None
+    """What that version is called, where not simply by its number."""
 
 
 def fetch_history(
@@ -106,6 +108,7 @@ def _read_change(change: Any) -> NodeChange:
         result=Result(change["result"]),
         reason=str(change["reason"]),
         commit_to_serving_seconds=None if seconds is None else float(seconds),
+        to_name=str(change["to_name"]) if change.get("to_name") else None,
     )
 
 

@@ -2,8 +2,9 @@
 
 uvicorn waits without end for the first request of a connection, and answers 503 to all when as many
 are open as it takes. So whoever opens them and says nothing would make a healthy agent look dead to
-the probe that restarts it. Here the oldest of those that wait gives way to the newest, and none,
-whether it drips its request or does not read its answer, stays beyond a limit.
+the probe that restarts it. Here the oldest of those that wait, or of all where none does, gives way
+to the newest, and none, whether it drips its request or does not read its answer, stays beyond a
+limit. How many requests are answered at once is the guard's to bound, who knows the probes.
 
 With TLS the same holds from the first byte on: asyncio's own TLS server tells nobody of those that
 have connected and not shaken hands yet, so here the handshake is a connection's first part.
@@ -32,7 +33,7 @@ class _Guest(Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether no request is being answered."""
+        """Whether it is the client's turn."""
         ...
 
 
@@ -59,8 +60,8 @@ class Connection(H11Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+        """Whether no request is being answered, or not before the client has sent all of it."""
+        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
 
 class Handshake(asyncio.Protocol):
@@ -127,10 +128,11 @@ class _EarlyBytes(asyncio.Protocol):
 
 def _make_room(connections: Any, newest: _Guest) -> None:
     if len(connections) >= MAX_CONNECTIONS:
-        waiting = [other for other in connections if other is not newest and _may_wait(other)]
-        if waiting:
-            min(waiting, key=lambda other: other.opened_at).transport.abort()
+        others = [other for other in connections if other is not newest and _is_guest(other)]
+        waiting = [other for other in others if other.waits]
+        if others:
+            min(waiting or others, key=lambda other: other.opened_at).transport.abort()
 
 
-def _may_wait(other: object) -> TypeGuard[_Guest]:
-    return isinstance(other, Connection | Handshake) and other.waits
+def _is_guest(other: object) -> TypeGuard[_Guest]:
+    return isinstance(other, Connection | Handshake)

@@ -13,7 +13,7 @@ from typing import Final
 from reconciler.model import Phase
 from reconciler.planning.conditions import GIT_REACHABLE, SOURCE_VERIFIED
 from reconciler.status.client import printable
-from reconciler.status.report import Json, worst_first
+from reconciler.status.report import Json, name_version, worst_first
 
 MAX_SUMMARY_CHARACTERS: Final = 140
 """What GitHub shows of a status; GitLab takes more."""
@@ -86,7 +86,8 @@ def shorten(words: str) -> str:
 
 def _stand_at(node: str, report: Json) -> Standing:
     for item in worst_first(_all_deployments(report)):
-        version = "" if item["wanted_version"] is None else f" {item['wanted_version']}"
+        wanted = item["wanted_version"]
+        version = "" if wanted is None else f" {name_version(item, wanted)}"
         name = f"{item['model']}{version}"
         if item["phase"] == Phase.FAILED:
             words = f"{name} failed: {item['last_error'] or item['sentence']}"

@@ -25,6 +25,8 @@ READS_PER_MINUTE = 6000
 READ_BURST = 500
 WRITES_PER_MINUTE = 120
 WRITE_BURST = 60
+MAX_UNDER_WAY = 256
+"""Requests that are being answered at the same time, the probes apart."""
 _PROBES = frozenset({"/livez", "/readyz"})
 _OWN_SECRETS = frozenset({"/sync", "/hooks/git"})
 _CHALLENGES = (b"Bearer", b'Basic realm="reconciler", charset="UTF-8"')
@@ -39,21 +41,28 @@ class Guard:
         self._read_token_file = read_token_file
         self._reads = ClientLimits(READS_PER_MINUTE, READ_BURST)
         self._writes = ClientLimits(WRITES_PER_MINUTE, WRITE_BURST)
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as the application does, or refuse."""
-        refusal = self._find_refusal(scope) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, receive, send)
+        if scope["type"] != "http" or scope["path"] in _PROBES:
+            await self._app(scope, receive, send)
+            return
+        refusal = self._find_refusal(scope)
+        self._under_way += 1
+        try:
+            await (refusal or self._app)(scope, receive, send)
+        finally:
+            self._under_way -= 1
 
     def _find_refusal(self, scope: Scope) -> Response | None:
-        path = scope["path"]
-        if path in _PROBES:
-            return None
+        if self._under_way >= MAX_UNDER_WAY:
+            return _close(answer_json({"error": "Too many requests at once; ask again."}, 503))
         limits = self._reads if scope["method"] in ("GET", "HEAD") else self._writes
         wait_seconds = limits.take(scope["client"][0] if scope["client"] else "")
         if wait_seconds:
             return _refuse_flood(wait_seconds)
-        if self._read_token_file is None or path in _OWN_SECRETS:
+        if self._read_token_file is None or scope["path"] in _OWN_SECRETS:
             return None
         given = _read_token(Headers(scope=scope).get("authorization", ""))
         return _check(given, self._read_token_file)
@@ -98,6 +107,10 @@ def _read_token(authorization: str) -> bytes:
 def _refuse_flood(wait_seconds: float) -> Response:
     refusal = answer_json({"error": "Too many requests from one address; ask less often."}, 429)
     refusal.headers["retry-after"] = str(int(wait_seconds) + 1)
-    # A body that may follow is not read, so what comes after it is no request.
+    return _close(refusal)
+
+
+def _close(refusal: Response) -> Response:
+    """Have the connection end: a body that may follow is not read, so what follows it is none."""
     refusal.headers["connection"] = "close"
     return refusal

@@ -99,6 +99,8 @@ def render_change(change: Change) -> Json:
         "model": change.model,
         "from": change.from_version,
         "to": change.to_version,
+        "from_name": change.from_name,
+        "to_name": change.to_name,
         "result": change.result.value,
         "reason": change.reason,
         "why": _cut(change.why),
@@ -126,6 +128,8 @@ def _parse_change(line: bytes) -> Change | None:
             reason=entry["reason"],
             why=entry["why"],
             commit_to_serving_seconds=entry["commit_to_serving_seconds"],
+            from_name=entry.get("from_name"),
+            to_name=entry.get("to_name"),
         )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None

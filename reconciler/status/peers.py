@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.model import Desired, Phase, Unavailable
-from reconciler.planning.peers import NO_ADDRESS, Peer, PeerModel, Peers
+from reconciler.planning.peers import (
+    NO_ADDRESS,
+    Peer,
+    PeerModel,
+    Peers,
+    ServerStanding,
+    ServerState,
+)
 from reconciler.status.access import OPEN_ACCESS, Access
 from reconciler.status.client import StatusError, fetch_status, printable
 from reconciler.threads import run_beside
@@ -165,9 +172,20 @@ def _read_answer(body: bytes) -> _Answer:
     try:
         report = json.loads(body)
         models = {str(item["model"]): _read_model(item) for item in report["deployments"]}
-        return _Answer(Peer(str(report["node"]), models), str(report.get("instance", "")))
+        peer = Peer(str(report["node"]), models, _read_server(report))
+        return _Answer(peer, str(report.get("instance", "")))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise StatusError("what it answers is not a reconciler's status") from None
+
+
+def _read_server(report: Mapping[str, Any]) -> ServerStanding | None:
+    if "server" not in report:
+        return ServerStanding("", ServerState.PENDING, "")
+    server = report["server"]
+    if server is None:
+        return None
+    sentence = printable(str(server["sentence"])[:_MAX_SENTENCE_CHARACTERS])
+    return ServerStanding(str(server["ask"]), ServerState(server["state"]), sentence)
 
 
 def _read_model(item: Mapping[str, Any]) -> PeerModel:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from reconciler.model import Commit, Condition, Deployment, Outcome, Phase, Problem
-from reconciler.planning.peers import ask_of
+from reconciler.planning.peers import ServerStanding, ask_of
 
 Json: TypeAlias = dict[str, Any]
 
@@ -75,6 +75,8 @@ class NodeReport:
     """When the plan was made that this tells of, by the steady clock that it was given."""
     age_seconds: float = 0.0
     """How long ago that was: since then nothing has changed but the time."""
+    server: ServerStanding | None = None
+    """How far it is with the server that git asks for; None where it leaves that to others."""
 
 
 def render(report: NodeReport) -> Json:
@@ -120,6 +122,13 @@ def render(report: NodeReport) -> Json:
             "total_bytes": report.disk.total_bytes,
             "models_bytes": report.disk.models_bytes,
         },
+        "server": None
+        if report.server is None
+        else {
+            "ask": report.server.ask,
+            "state": report.server.state.value,
+            "sentence": report.server.sentence,
+        },
     }
 
 
@@ -152,6 +161,11 @@ def worst_first(deployments: Iterable[Json]) -> list[Json]:
     )
 
 
+def name_version(item: Mapping[str, Any], version: int) -> str:
+    """Return what a version of a rendered deployment is called."""
+    return str(item.get("version_names", {}).get(str(version), version))
+
+
 def _render_outcomes(outcomes: Iterable[Outcome], report: NodeReport) -> list[Json]:
     ordered = sorted(outcomes, key=lambda outcome: outcome.deployment.model)
     return [_render_outcome(outcome, report) for outcome in ordered]
@@ -182,6 +196,7 @@ def _render_outcome(outcome: Outcome, report: NodeReport) -> Json:
         "wanted_version": outcome.wanted,
         "serving_versions": sorted(outcome.serving),
         "installed_versions": sorted(outcome.installed),
+        "version_names": {str(version): name for version, name in sorted(outcome.names.items())},
         "wanted_labels": dict(sorted(deployment.labels.items())),
         "labels": dict(sorted(outcome.labels.items())),
         "progress": None

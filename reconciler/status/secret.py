@@ -14,14 +14,19 @@ _MAX_SECRET_BYTES = 4096
 def read_secret(file: Path) -> bytes:
     """Return what is in `file`, without the white space around it.
 
-    Empty where the file is missing, unreadable or empty: the caller then lets nobody in.
+    Empty where the file is missing, unreadable, empty or too long to be a secret, as half a token
+    must let nobody in: the caller then lets in nobody at all.
     """
     try:
         with file.open("rb") as opened:
-            return opened.read(_MAX_SECRET_BYTES).strip()
+            content = opened.read(_MAX_SECRET_BYTES + 1)
     except OSError as error:
         _warn_once(file, str(error.strerror))
         return b""
+    if len(content) > _MAX_SECRET_BYTES:
+        _warn_once(file, f"it has more than {_MAX_SECRET_BYTES} bytes")
+        return b""
+    return content.strip()
 
 
 def read_tokens(file: Path) -> tuple[bytes, ...]:

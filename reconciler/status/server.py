@@ -21,7 +21,7 @@ from reconciler.errors import SettingsError
 from reconciler.status.app import make_app
 from reconciler.status.board import StatusBoard
 from reconciler.status.certificate import Certificate
-from reconciler.status.connections import MAX_CONNECTIONS, Connection, Handshake
+from reconciler.status.connections import Connection, Handshake
 from reconciler.status.hooks import HookSettings
 
 _MAX_HEADER_BYTES = 16 * 1024
@@ -51,7 +51,6 @@ class WebServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MAX_CONNECTIONS,
             h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )

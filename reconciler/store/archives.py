@@ -34,6 +34,8 @@ _MAX_DIRECTORY_BYTES = 8 * 1024 * 1024
 """Of a zip's list of entries, which is read as a whole: about a hundred thousand of them."""
 _MAX_PADDING_BYTES = 16 * 1024 * 1024
 """After a tar's end; tools fill up a block of some KiB."""
+_MAX_EMPTY_BYTES = 256 * 1024
+"""Of a gzip, that may come to nothing; one may have any number of parts without content."""
 _BUFFER_BYTES = 20 * tarfile.BLOCKSIZE
 _PIECE_BYTES = 1024 * 1024
 _ZIP_ENCRYPTED = 0x1 | 0x40
@@ -97,7 +99,7 @@ def open_archive(path: Path) -> Iterator[Contents]:
             yield Contents(claimed_bytes, _read_tar(file))
         else:
             with gzip.GzipFile(fileobj=file) as inflated:
-                yield Contents(claimed_bytes, _read_tar(inflated))
+                yield Contents(claimed_bytes, _read_tar(_Rationed(inflated, file)))
 
 
 def _check_list(archive: zipfile.ZipFile, file: io.BufferedReader, size_bytes: int) -> None:
@@ -203,7 +205,14 @@ def _refusing_damage() -> Iterator[None]:
 class _CautiousFile(io.BufferedReader):
     """A file that does not hand out more at once than a zip's list of entries may have."""
 
+    left_bytes: int | None = None
+    """How much it hands out still, where it is rationed."""
+
     def read(self, size: int | None = -1, /) -> bytes:
+        if self.left_bytes is not None:
+            if self.left_bytes < 0:
+                raise BadArchiveError("it goes on without content; pack it again")
+            self.left_bytes -= size or 0
         if size is not None and 0 <= size <= _MAX_DIRECTORY_BYTES:
             return super().read(size)
         data = super().read(_MAX_DIRECTORY_BYTES + 1)
@@ -212,6 +221,22 @@ class _CautiousFile(io.BufferedReader):
                 "its list of entries is longer than any model needs; pack the SavedModel alone"
             )
         return data
+
+
+class _Rationed(io.BufferedIOBase):
+    """An inflated stream that takes no more of its file than what it is asked for may need.
+
+    Else a single read of a file of empty parts would go on to its end, for minutes.
+    """
+
+    def __init__(self, inflated: io.BufferedIOBase, file: _CautiousFile) -> None:
+        super().__init__()
+        self._inflated = inflated
+        self._file = file
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._file.left_bytes = 2 * (size or 0) + _MAX_EMPTY_BYTES
+        return self._inflated.read(size)
 
 
 class _Meter(io.BufferedIOBase):

@@ -4,7 +4,8 @@ Before the rename everything is on the disk for good; after it TensorFlow Servin
 version at any moment. A kill between any two steps leaves either the old state or the new one:
 
 - A manifest is written before a version appears where there was none, and after it where
-  something stood before, so that it never vouches for files it was not made from.
+  something stood before, so that it never vouches for files it was not made from. One that is
+  about the same files stays: without it, a kill would leave a version that passes for another's.
 - What stood there is exchanged in one step, so that the number is never missing while the server
   looks, and is deleted (a broken version of ours) or kept aside (anything else).
 - A model's first version comes with the model's folder: a server that is told of the model never
@@ -33,7 +34,7 @@ from reconciler.store.layout import (
     model_folder,
     version_folder,
 )
-from reconciler.store.manifest import Manifest, write_manifest
+from reconciler.store.manifest import Manifest, read_manifest, write_manifest
 
 _log = logging.getLogger(__name__)
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -105,7 +106,9 @@ def place(
         files_folder(staging).rename(target)
         sync_folder(home)
     else:
-        path.unlink(missing_ok=True)
+        before = read_manifest(path)
+        if before is None or before.files != manifest.files:
+            path.unlink(missing_ok=True)
         prefix = REMOVING if ours else FOREIGN
         aside = home / f"{prefix}{version}-{time.time_ns()}"
         files_folder(staging).rename(aside)

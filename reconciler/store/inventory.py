@@ -171,7 +171,8 @@ class Inventory:
         intact = (model, version) not in self._broken and all(
             has_size(folder / file.path, file.size_bytes) for file in manifest.files
         )
-        return LocalVersion(model, version, manifest.size_bytes, manifest.digest, intact)
+        size_bytes, digest = manifest.size_bytes, manifest.digest
+        return LocalVersion(model, version, size_bytes, digest, intact, manifest.name)
 
 
 def read_inventory(models_dir: Path) -> Local:

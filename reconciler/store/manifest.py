@@ -22,6 +22,8 @@ class Manifest:
     digest: str
     installed_at_seconds: float
     files: tuple[StoredFile, ...]
+    name: str | None = None
+    """What the version was called in git and in its source; None where that was its number."""
 
     @property
     def size_bytes(self) -> int:
@@ -32,7 +34,10 @@ class Manifest:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Put a manifest in place, making the folder for it."""
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, json.dumps(asdict(manifest), indent=1).encode())
+    fields = asdict(manifest)
+    if manifest.name is None:
+        del fields["name"]  # an agent of an older release can read it, should this one be undone
+    write_atomically(path, json.dumps(fields, indent=1).encode())
 
 
 def read_manifest(path: Path) -> Manifest | None:

@@ -81,7 +81,7 @@ class Room:
             else ""
         )
         return DownloadError(
-            f"{model} {snapshot.version} needs {format_bytes(needed_bytes)}{twice} and"
+            f"{model} {snapshot.title} needs {format_bytes(needed_bytes)}{twice} and"
             f" {self._models_dir} has {format_bytes(free_bytes + promised_bytes)} free{promised};"
             " it is not downloaded until there is room",
             "DiskFull",

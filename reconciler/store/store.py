@@ -107,17 +107,19 @@ class Store:
         on_progress: Callable[[Progress], None] = lambda _: None,
         *,
         sha256: Mapping[str, str] | None = None,
+        most_bytes: int | None = None,
     ) -> LocalVersion:
         """Bring `snapshot` to the models folder as a version of `model`, whole and verified.
 
         `sha256` is what a lock says of the files as they are stored, an archive as one, each by
-        its path; empty or None where it says nothing. `on_progress` is called on the event loop
-        for every piece. One call at a time for one version. Cancellation ends it within a second
-        and loses at most the chunks in flight.
+        its path; empty or None where it says nothing. `most_bytes` is what a packed version may
+        have unpacked. `on_progress` is called on the event loop for every piece. One call at a
+        time for one version. Cancellation ends it within a second and loses at most the chunks in
+        flight.
 
-        Raises DownloadError (DiskFull, ReadFailed, ChecksumMismatch, WriteFailed), InstallError
-        (Incomplete, BadArchive, SourceChanged, LockMismatch, ...) and SourceError (SourceChanged,
-        Forbidden).
+        Raises DownloadError (DiskFull, GroupQuotaExceeded, ReadFailed, ChecksumMismatch,
+        WriteFailed), InstallError (Incomplete, BadArchive, SourceChanged, LockMismatch, ...) and
+        SourceError (SourceChanged, Forbidden).
         """
         sums = sha256 or {}
         staging = staging_folder(self.models_dir, model, snapshot.version, snapshot.digest)
@@ -140,7 +142,7 @@ class Store:
                 gathered = gathering_folder(staging, snapshot)
                 await self._check_sums(model, snapshot, gathered, sums)
                 if snapshot.archive:
-                    files = await self._unpack(model, snapshot, staging, claim)
+                    files = await self._unpack(model, snapshot, staging, claim, most_bytes)
             return await self._install(model, snapshot, staging, files)
         except OSError as error:
             raise await self._explain(error, model, snapshot) from error
@@ -171,19 +173,26 @@ class Store:
                 return None
             if sums and await find_other_bytes(self._lanes, folder, snapshot.files, sums):
                 return None
-            await self._check_complete(model, version, folder, snapshot.files)
+            await self._check_complete(model, snapshot, folder, snapshot.files)
             path = manifest_file(self.models_dir, model, version)
             manifest = _make_manifest(snapshot, snapshot.files)
             await self._lanes.finish(write_manifest, path, manifest)
         elif not await self.verify(model, version):
             return None
-        elif manifest.digest != snapshot.digest:
+        elif (manifest.name or str(version)) != snapshot.title:
             raise InstallError(
-                f"{model} {version} is installed with other bytes than {snapshot.source} holds"
-                " now; the installed ones stay, publish a change under a new number",
+                f"{model} {manifest.name or version} is installed under the number {version}, which"
+                f" stands for {snapshot.title} by now; the installed one stays",
                 "SourceChanged",
             )
-        return LocalVersion(model, version, manifest.size_bytes, snapshot.digest)
+        elif manifest.digest != snapshot.digest:
+            raise InstallError(
+                f"{model} {snapshot.title} is installed with other bytes than {snapshot.source}"
+                " holds now; the installed ones stay, publish a change under a new number",
+                "SourceChanged",
+            )
+        size_bytes, digest = manifest.size_bytes, manifest.digest
+        return LocalVersion(model, version, size_bytes, digest, name=manifest.name)
 
     async def _link_known(
         self, snapshot: Snapshot, staging: Path, sums: Mapping[str, str]
@@ -196,12 +205,16 @@ class Store:
         return await link_known(self._lanes, self._contents, snapshot, folder, sums)
 
     async def _unpack(
-        self, model: str, snapshot: Snapshot, staging: Path, claim: Claim
+        self,
+        model: str,
+        snapshot: Snapshot,
+        staging: Path,
+        claim: Claim,
+        most_bytes: int | None,
     ) -> tuple[StoredFile, ...]:
         archive = gathering_folder(staging, snapshot) / str(snapshot.archive)
         folder = unpacked_folder(staging)
-        free_bytes = await self._room.measure_free(claim)
-        unpacking = Unpacking(model, snapshot, archive, folder, claim, free_bytes)
+        unpacking = Unpacking(model, snapshot, archive, folder, self._room, claim, most_bytes)
         try:
             top, files = await unpacking.run(self._lanes)
         except ReconcilerError:
@@ -215,17 +228,24 @@ class Store:
         self, model: str, snapshot: Snapshot, staging: Path, files: tuple[StoredFile, ...]
     ) -> LocalVersion:
         version = snapshot.version
-        await self._check_complete(model, version, files_folder(staging), files)
+        await self._check_complete(model, snapshot, files_folder(staging), files)
         await make_durable(self._lanes, files_folder(staging))
         ours = await self._lanes.run(self._inventory.read_manifest, model, version) is not None
         manifest = _make_manifest(snapshot, files)
-        async with self._placing:
-            await self._lanes.finish(
-                place, self.models_dir, model, version, staging, manifest, ours=ours
-            )
+        folder = version_folder(self.models_dir, model, version)
+        if not ours and snapshot.archive and await holds_exactly(self._lanes, folder, files):
+            # A kill came right before this, or someone unpacked it there by hand.
+            path = manifest_file(self.models_dir, model, version)
+            await self._lanes.finish(write_manifest, path, manifest)
+        else:
+            async with self._placing:
+                await self._lanes.finish(
+                    place, self.models_dir, model, version, staging, manifest, ours=ours
+                )
         self._inventory.mark(model, version, intact=True)
         await self._discard(model, snapshot)
-        return LocalVersion(model, version, manifest.size_bytes, snapshot.digest)
+        size_bytes, digest = manifest.size_bytes, manifest.digest
+        return LocalVersion(model, version, size_bytes, digest, name=manifest.name)
 
     async def _check_sums(
         self, model: str, snapshot: Snapshot, folder: Path, sums: Mapping[str, str]
@@ -233,19 +253,19 @@ class Store:
         path = await find_other_bytes(self._lanes, folder, snapshot.files, sums) if sums else None
         if path is not None:
             raise InstallError(
-                f"{model} {snapshot.version} is not installed: {show_name(path)} is not the file"
+                f"{model} {snapshot.title} is not installed: {show_name(path)} is not the file"
                 " whose sha256 its lock names; what is installed stays, publish the right bytes"
                 " under a new number and lock that",
                 LOCK_MISMATCH,
             )
 
     async def _check_complete(
-        self, model: str, version: int, folder: Path, files: Sequence[StoredFile]
+        self, model: str, snapshot: Snapshot, folder: Path, files: Sequence[StoredFile]
     ) -> None:
         lack = await self._lanes.run(find_lack, folder, [file.path for file in files])
         if lack is not None:
             raise InstallError(
-                f"{model} {version} is not installed: its SavedModel lacks {lack};"
+                f"{model} {snapshot.title} is not installed: its SavedModel lacks {lack};"
                 " publish it again",
                 INCOMPLETE,
             )
@@ -254,14 +274,14 @@ class Store:
         if error.errno not in _DISK_FULL:
             hint = _HINTS.get(error.errno or 0, "what is installed stays")
             return DownloadError(
-                f"{model} {snapshot.version} cannot be written to {self.models_dir}:"
+                f"{model} {snapshot.title} cannot be written to {self.models_dir}:"
                 f" {error.strerror}; {hint}",
                 "WriteFailed",
             )
         # Half a version that cannot become whole would only keep the disk full for all others.
         await self._discard(model, snapshot)
         return DownloadError(
-            f"the disk of {self.models_dir} became full while {model} {snapshot.version} was"
+            f"the disk of {self.models_dir} became full while {model} {snapshot.title} was"
             " written; its part was removed and it is tried again, free some space",
             "DiskFull",
         )
@@ -288,4 +308,4 @@ def _join(snapshot: Snapshot, fetched: tuple[StoredFile, ...]) -> tuple[StoredFi
 
 
 def _make_manifest(snapshot: Snapshot, files: tuple[StoredFile, ...]) -> Manifest:
-    return Manifest(snapshot.source, snapshot.digest, time.time(), files)
+    return Manifest(snapshot.source, snapshot.digest, time.time(), files, snapshot.name)

@@ -10,11 +10,16 @@ Limits count what is written, whatever the archive says of itself:
 - no more files than a version may have (MAX_FILES), looked at before the next one is read;
 - no more bytes than MAX_RATIO times the archive's listed size (small ones may have
   SMALL_BYTES); weights hardly compress at all, a bomb does by a thousand and more;
-- no more bytes than are free on the disk and not promised to another version.
+- no more bytes than are free on the disk and not promised to another version, asked again at each
+  step, as several may be unpacked at once;
+- no more bytes than the group's quota leaves it, which knew of the archive's own size alone.
 
 Names are judged by the rule that object names are judged by, and no link is ever made, so nothing
 can be written outside of the folder. Folders come with the files in them; empty ones do not,
 just as a bucket has none. An archive within the archive is a file like any other.
+
+Left out is what macOS's Finder puts beside what was packed, and nothing else: the folder __MACOSX
+at the top, and .DS_Store in any folder. They would else be taken for a second model.
 """
 
 import os
@@ -24,13 +29,14 @@ from pathlib import Path
 
 from reconciler.errors import DownloadError, InstallError, ReconcilerError
 from reconciler.model import Snapshot, StoredFile
+from reconciler.planning.room import GROUP_QUOTA_EXCEEDED
 from reconciler.planning.savedmodel import is_model_file
 from reconciler.planning.versions import BAD_ARCHIVE, MAX_FILES, Names, show_name
 from reconciler.planning.wording import format_bytes
 from reconciler.store.archives import BadArchiveError, Contents, Entry, open_archive
 from reconciler.store.checksum import extend
 from reconciler.store.lanes import Lanes
-from reconciler.store.room import Claim
+from reconciler.store.room import Claim, Room
 
 MAX_RATIO = 200
 """How many times its own size an archive may unpack to."""
@@ -47,7 +53,8 @@ _DONE = object()
 class Unpacking:
     """One archive on its way into `folder`, which must not be there yet.
 
-    `free_bytes` is what may be written, `claim` is told of what has been.
+    `room` says what may be written, `claim` is told of what has been. `most_bytes` is what the
+    group's quota leaves, if it has one.
     """
 
     def __init__(
@@ -56,15 +63,19 @@ class Unpacking:
         snapshot: Snapshot,
         archive: Path,
         folder: Path,
+        room: Room,
         claim: Claim,
-        free_bytes: int,
+        most_bytes: int | None = None,
     ) -> None:
-        self._title = f"{model} {snapshot.version}"
+        self._title = f"{model} {snapshot.title}"
         self._snapshot = snapshot
         self._archive = archive
         self._folder = folder
+        self._room = room
         self._claim = claim
-        self._free_bytes = free_bytes
+        self._quota_bytes = most_bytes
+        self._free_bytes = 0
+        """What may be written from the beginning on, as it was measured last."""
         (stored,) = (file for file in snapshot.files if file.path == snapshot.archive)
         self._stored = stored
         self._most_bytes = max(MAX_RATIO * stored.size_bytes, SMALL_BYTES)
@@ -74,18 +85,22 @@ class Unpacking:
     async def run(self, lanes: Lanes) -> tuple[Path, tuple[StoredFile, ...]]:
         """Unpack, and return the folder of the SavedModel with the files in it.
 
-        Raises InstallError (BadArchive, Incomplete), DownloadError (DiskFull), OSError as the
-        disk does. What has been written by then stays in the folder.
+        Raises InstallError (BadArchive, Incomplete), DownloadError (DiskFull, GroupQuotaExceeded),
+        OSError as the disk does. What has been written by then stays in the folder.
         """
         steps = self._unpack()
         try:
+            await self._measure()
             while await lanes.finish(_advance, steps):
-                pass
+                await self._measure()
         except BadArchiveError as error:
             raise self._refuse(str(error), BAD_ARCHIVE) from error
         finally:
             await lanes.finish(steps.close)
         return self._find_model()
+
+    async def _measure(self) -> None:
+        self._free_bytes = await self._room.measure_free(self._claim) + self._written_bytes
 
     def _unpack(self) -> Generator[None]:
         names = Names("archived name")
@@ -105,7 +120,8 @@ class Unpacking:
                 if mistake := names.add(name, is_folder=entry.is_folder):
                     raise BadArchiveError(mistake)
                 if not entry.is_folder:
-                    yield from self._write(name, entry)
+                    take = self._pass_over(entry) if _is_finders(name) else self._write(name, entry)
+                    yield from take
 
     def _write(self, name: str, entry: Entry) -> Iterator[None]:
         path = self._folder / name
@@ -120,9 +136,16 @@ class Unpacking:
                     view = view[file.write(view) :]
                 crc = extend(crc, piece)
                 size_bytes += len(piece)
-                if size_bytes % _STEP_BYTES < len(piece):
+                if self._written_bytes % _STEP_BYTES < len(piece):
                     yield
         self._files.append(replace(self._stored, path=name, size_bytes=size_bytes, crc32c=crc))
+
+    def _pass_over(self, entry: Entry) -> Iterator[None]:
+        """Read to its end what is not wanted; it counts all the same, as it costs its time."""
+        while piece := entry.read(_PIECE_BYTES):
+            self._count(len(piece))
+            if self._written_bytes % _STEP_BYTES < len(piece):
+                yield
 
     def _count(self, more_bytes: int) -> None:
         """Take in that so many bytes are about to be written."""
@@ -149,6 +172,13 @@ class Unpacking:
                 f" {format_bytes(max(self._free_bytes, 0))} are free on the models folder's disk;"
                 " its archive stays and is unpacked when there is room",
                 "DiskFull",
+            )
+        if self._quota_bytes is not None and size_bytes > self._quota_bytes:
+            raise DownloadError(
+                f"{self._title} unpacks to {format_bytes(size_bytes)} or more and its group's quota"
+                f" leaves it {format_bytes(self._quota_bytes)}; its archive stays and is unpacked"
+                " when there is room, remove a model or raise the quota",
+                GROUP_QUOTA_EXCEEDED,
             )
 
     def _find_model(self) -> tuple[Path, tuple[StoredFile, ...]]:
@@ -181,6 +211,11 @@ class Unpacking:
 def _advance(steps: Iterator[None]) -> bool:
     """Take the next step; return whether there was one."""
     return next(steps, _DONE) is not _DONE
+
+
+def _is_finders(name: str) -> bool:
+    """Whether macOS's Finder has put the file there by itself."""
+    return name.startswith("__MACOSX/") or name.rpartition("/")[2] == ".DS_Store"
 
 
 def _clean_name(entry: Entry) -> str:

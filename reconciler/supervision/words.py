@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from reconciler.model import Condition, ServerSpec
 from reconciler.planning.conditions import SERVER_SUPERVISED
+from reconciler.planning.server_turns import WAITS_FOR_TURN
 from reconciler.planning.supervision import RestartNeed, ServerSight
 from reconciler.planning.wording import format_seconds, join_words
 from reconciler.supervision.container import Container
@@ -66,6 +67,18 @@ def tell_held_update(
     is_asked_for = sight.hold is not None
     sentence = f"{describe(wanted)} waits: {because}"
     return Condition(SERVER_SUPERVISED, is_asked_for, "UpdateHeld", sentence)
+
+
+def tell_turn(wanted: ServerSpec, sight: ServerSight, container: Container) -> Condition | None:
+    """Say which node is in the way, if one is; only to wait for one that comes first is no trouble.
+
+    A server that ends again and again is no loss to its group, whoever's turn it is.
+    """
+    turn = sight.turn
+    if turn is None or container.state == "restarting":
+        return None
+    sentence = f"{describe(wanted)} waits: {turn.sentence}"
+    return Condition(SERVER_SUPERVISED, turn.reason == WAITS_FOR_TURN, turn.reason, sentence)
 
 
 def tell_hindrance(container: Container, wanted: ServerSpec, hindrance: str) -> Condition:

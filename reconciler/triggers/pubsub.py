@@ -9,19 +9,18 @@ what the other gets. So every node has its own, and no node has to pass anything
 """
 
 import asyncio
-import logging
 import random
 import re
 from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING
 
 from reconciler.errors import ReconcilerError, SettingsError
+from reconciler.model import Condition
+from reconciler.planning.conditions import NOTIFICATIONS_READ
 from reconciler.triggers.burst import Burst
 
 if TYPE_CHECKING:
     from reconciler.triggers.subscription import Subscription
-
-_log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"projects/[^/\s]+/subscriptions/[^/\s]+")
 _MIN_GAP_SECONDS = 0.2
@@ -58,7 +57,8 @@ class Notifications:
     """Tells which sources an upload has changed.
 
     `find_sources` returns those of this node's that hold an object, by its URL; `wake_sources` is
-    called with them, once for all the objects of an upload.
+    called with them, once for all the objects of an upload. `show` is told how it is, whenever
+    that becomes another.
     """
 
     def __init__(
@@ -66,23 +66,26 @@ class Notifications:
         subscription: "Subscription",
         find_sources: Callable[[str], Set[str]],
         wake_sources: Callable[[Set[str]], None],
+        show: Callable[[Condition], None],
     ) -> None:
         self._subscription = subscription
         self._find_sources = find_sources
         self._wake_sources = wake_sources
+        self._show = show
         self._failures = 0
-        self._said = ""
-        """The reason of the trouble that was logged last, empty while all is well."""
+        self._condition: Condition | None = None
+        self._say(True, "Starting", "the bucket's notifications are being asked for")
 
     async def follow(self) -> None:
-        """Pull for ever; a trouble is said once and tried again, less and less often."""
+        """Pull for ever; after a trouble it is tried again, less and less often."""
         burst = Burst(self._wake_sources, asyncio.get_running_loop())
         try:
             while True:
                 try:
                     await self._pull_for_ever(burst)
                 except ReconcilerError as error:
-                    self._note_trouble(error)
+                    self._failures += 1
+                    self._say(False, error.reason, f"{error}; sources are polled meanwhile")
                 finally:
                     await self._subscription.close()
                 await asyncio.sleep(choose_wait_seconds(self._failures))
@@ -92,7 +95,8 @@ class Notifications:
     async def _pull_for_ever(self, burst: Burst) -> None:
         while True:
             messages = await self._subscription.pull()
-            self._note_success()
+            self._failures = 0
+            self._say(True, "AsExpected", "the bucket's notifications are read")
             for attributes in messages:
                 burst.add(self._find_touched(attributes))
             await asyncio.sleep(_MIN_GAP_SECONDS)
@@ -103,13 +107,8 @@ class Notifications:
             return set()  # another topic's message, or nothing that a listing would show
         return self._find_sources(f"gs://{bucket}/{name}")
 
-    def _note_trouble(self, error: ReconcilerError) -> None:
-        self._failures += 1
-        if self._said != error.reason:
-            _log.warning("%s; sources are polled meanwhile", error)
-        self._said = error.reason
-
-    def _note_success(self) -> None:
-        if self._said:
-            _log.info("the bucket's notifications come again")
-        self._failures, self._said = 0, ""
+    def _say(self, holds: bool, reason: str, sentence: str) -> None:
+        condition = Condition(NOTIFICATIONS_READ, holds, reason, sentence)
+        if condition != self._condition:
+            self._condition = condition
+            self._show(condition)

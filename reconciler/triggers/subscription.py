@@ -36,6 +36,9 @@ _PULL_SECONDS = 60.0
 """How long one question waits for a message; the service itself would end it after 90 s."""
 _ACK_SECONDS = 10.0
 _MAX_MESSAGES = 1000
+_CHANNEL_OPTIONS = (("grpc.max_receive_message_length", 64 * 1024 * 1024),)
+"""gRPC's own limit is 4 MiB. A thousand notifications with an object's metadata in each are more,
+and an answer that is refused is never acknowledged and comes again for ever."""
 
 
 class SubscriptionError(ReconcilerError):
@@ -98,7 +101,7 @@ class Subscription:
 
         emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
         if emulator:
-            channel = grpc.aio.insecure_channel(emulator)
+            channel = grpc.aio.insecure_channel(emulator, _CHANNEL_OPTIONS)
         else:
             credentials = await run_beside(lambda: find_credentials(SCOPE), "credentials")
             if isinstance(credentials, AnonymousCredentials):
@@ -108,7 +111,7 @@ class Subscription:
                     "Unauthenticated",
                 )
             channel = SubscriberGrpcAsyncIOTransport.create_channel(
-                self._endpoint, credentials=credentials
+                self._endpoint, credentials=credentials, options=_CHANNEL_OPTIONS
             )
         return SubscriberAsyncClient(transport=SubscriberGrpcAsyncIOTransport(channel=channel))
 

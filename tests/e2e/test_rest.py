@@ -92,7 +92,7 @@ async def test_a_locked_version_is_listed_once_and_never_again(
         agent = Agent(load_settings({}, environment))
         assert await agent.run_once(30)
         assert [request.is_listing for request in proxy.requests].count(True) == 1
-        assert "prefix=ranker/1&" in proxy.listings[0].decoded
+        assert "&prefix=ranker/1&" in proxy.listings[0].decoded
         reads = len(proxy.reads)
         for _ in range(50):
             agent.sync()

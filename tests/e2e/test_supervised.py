@@ -1,5 +1,6 @@
 """A node whose agent looks after the server's container: real processes behind a small engine."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,26 +29,38 @@ def group(image: str, *flags: str) -> dict[str, str | None]:
     return {"groups/g.yaml": f"nodes: [node]\nserving: {{image: '{image}', flags: {[*flags]}}}\n"}
 
 
+def add_images(engine: DockerEngine) -> None:
+    for reference in (OLD, NEW):
+        engine.add_image(Image(reference, _STANDIN), here=reference == OLD)
+    engine.add_image(Image(BROKEN, [sys.executable, "-c", "raise SystemExit(3)"]), here=False)
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[DockerEngine]:
     with docker_engine(tmp_path) as engine:
-        for reference in (OLD, NEW):
-            engine.add_image(Image(reference, _STANDIN), here=reference == OLD)
-        engine.add_image(Image(BROKEN, [sys.executable, "-c", "raise SystemExit(3)"]), here=False)
+        add_images(engine)
         yield engine
 
 
 @pytest.fixture
 def node(make_stage: Callable[..., Stage], engine: DockerEngine) -> Stage:
     """A node that serves version 1 of one model from the container `serving`."""
-    stage = make_stage(
-        settings={
-            "RECONCILER_SUPERVISE": "follow",
-            "RECONCILER_DOCKER_HOST": f"unix://{engine.socket}",
-        }
-    )
+    stage = make_stage(settings=follow(engine))
     stage.publish("ranker", 1)
     stage.commit(group(OLD), deployment("ranker", 1))
+    start(stage, engine, "serving")
+    return stage
+
+
+def follow(engine: DockerEngine) -> dict[str, str]:
+    return {
+        "RECONCILER_SUPERVISE": "follow",
+        "RECONCILER_DOCKER_HOST": f"unix://{engine.socket}",
+    }
+
+
+def start(stage: Stage, engine: DockerEngine, name: str) -> None:
+    """Start the agent, and the server in a container of that name."""
     stage.start_agent()
     wait_until(stage.config_file.exists, "the first models.config")
     flags = [
@@ -60,9 +73,8 @@ def node(make_stage: Callable[..., Stage], engine: DockerEngine) -> Stage:
         "--num_unload_threads=2",
         "--max_num_load_retries=0",
     ]
-    engine.run("serving", OLD, {"Cmd": flags, "Labels": {LABEL: ""}})
+    engine.run(name, OLD, {"Cmd": flags, "Labels": {LABEL: ""}})
     stage.wait_served("ranker", 1)
-    return stage
 
 
 def wait_supervised(node: Stage, reason: str, words: str) -> None:
@@ -97,6 +109,51 @@ def test_a_pull_request_changes_the_server_and_another_one_that_fails_does_not(
     wait_supervised(node, "AsExpected", f"runs {NEW} as git says")
     assert running(engine) == [("serving", NEW)]
     assert node.serving("ranker") == {2}
+
+
+def test_the_servers_of_a_group_are_replaced_one_after_the_other(
+    make_stage: Callable[..., Stage], tmp_path: Path, engine: DockerEngine
+) -> None:
+    (tmp_path / "other").mkdir()
+    with docker_engine(tmp_path / "other") as other:
+        add_images(other)
+        other.changes = engine.changes  # one list, so that their order can be seen
+        first = make_stage(node="a", settings=follow(engine))
+        second = make_stage(node="b", settings=follow(other), beside=first)
+        first.publish("ranker", 1)
+        nodes = {stage.node: f"127.0.0.1:{stage.status_port}" for stage in (second, first)}
+
+        def group_of_two(image: str) -> dict[str, str]:
+            members = [{"name": name, "address": address} for name, address in nodes.items()]
+            return {"groups/g.yaml": json.dumps({"nodes": members, "serving": {"image": image}})}
+
+        first.commit(group_of_two(OLD), deployment("ranker", 1))
+        start(first, engine, "serving-a")
+        start(second, other, "serving-b")
+        for stage in (first, second):
+            wait_supervised(stage, "AsExpected", f"runs {OLD} as git says")
+
+        first.commit(group_of_two(NEW))
+        for stage in (first, second):
+            wait_supervised(stage, "AsExpected", f"runs {NEW} as git says")
+        names = [name for what, name in engine.changes if what != "pull"]
+        half = len(names) // 2
+        assert all("serving-a" in name for name in names[:half])
+        assert all("serving-b" in name for name in names[half:])
+        assert "the group's servers are replaced one after the other, and a " in second.log
+
+        done = len(engine.changes)
+        first.commit(group_of_two(BROKEN))
+        wait_supervised(first, "ServerUpdateFailed", "the server ended with code 3")
+        wait_supervised(second, "UpdateHalted", f"halted, because a failed it: {BROKEN} did not")
+        assert not [name for _, name in engine.changes[done:] if "serving-b" in name]
+        assert running(other) == [("serving-b", NEW)]
+
+        done = len(engine.changes)
+        first.commit(group_of_two(NEW))
+        for stage in (first, second):
+            wait_supervised(stage, "AsExpected", f"runs {NEW} as git says")
+        assert len(engine.changes) == done, "the way back needs nothing"
 
 
 def test_a_server_that_another_client_broke_is_restarted(node: Stage, engine: DockerEngine) -> None:

@@ -233,6 +233,19 @@ def test_text_is_text_and_never_markup(browser: Browser, view: View) -> None:
             assert browser.console == []
 
 
+def test_versions_are_called_by_their_names(browser: Browser, view: View) -> None:
+    model = view["deployments"][0]
+    model["wanted_versions"] = [LARGE]
+    model["nodes"][0]["serving_versions"] = [LARGE - 1]
+    model["version_names"] = {"41": "1.9.0", str(LARGE - 1): "1.10.0", str(LARGE): "1.11.0"}
+    view["changes"][0]["to_name"] = "1.9.0-b"
+    with showing(view) as page:
+        go(browser, page, "#deployments")
+        assert "1.9.0, 1.10.0 → 1.11.0" in read(browser)
+        go(browser, page, "#changes")
+        assert "1.9.0-b" in read(browser)
+
+
 def test_versions_keep_all_their_digits(browser: Browser, view: View) -> None:
     model = view["deployments"][0]
     model["wanted_versions"] = [LARGE]

@@ -9,7 +9,7 @@ import google_crc32c
 import pytest
 
 from reconciler.errors import SourceError
-from reconciler.model import Listing, Query, Snapshot
+from reconciler.model import Listing, Query, Rule, Snapshot, VersionScheme
 from reconciler.sources import gcs
 from reconciler.sources.gcs import GcsSource
 from reconciler.sources.gcs_access import Access
@@ -262,3 +262,22 @@ def test_the_proxy_counts_listings_and_reads() -> None:
     read = Request("GET", "/download/storage/v1/b/acme/o/x", {})
     assert (listing.is_listing, listing.is_read) == (True, False)
     assert (read.is_listing, read.is_read) == (False, True)
+
+
+async def test_a_pin_by_name_asks_for_what_begins_with_its_name(world: World) -> None:
+    for name in ("1.4.1", "1.4.10", "1.4.1-rc1", "11.4.1", "1000004000001"):
+        world.bucket.put_version(name, {"saved_model.pb": name.encode()})
+    world.bucket.put("ranker/1.4.2.zip", b"an archive")
+    scheme = VersionScheme(Rule.SEMVER)
+    for name, folder in (("1.4.1", "1.4.1"), ("1.4.2", "")):
+        before = len(world.proxy.listings)
+        query = Query(RANKER, scheme.parse(name), scheme)
+        listing = await asyncio.to_thread(world.source.list, query)
+        assert [(each.title, each.folder) for each in listing.snapshots.values()] == [
+            (name, folder)
+        ]
+        assert len(world.proxy.listings) == before + 1
+    absent = Query(RANKER, scheme.parse("2.0.0"), scheme)
+    listing = await asyncio.to_thread(world.source.list, absent)
+    titles = {each.title for each in listing.snapshots.values()}
+    assert titles == {"1.4.1", "1.4.10", "11.4.1", "1.4.2"}

@@ -7,12 +7,14 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.auth.exceptions import RefreshError
 
 from reconciler.errors import DownloadError, SourceError
 from reconciler.model import Listing, Query, Snapshot, StoredFile
@@ -231,6 +233,16 @@ def test_a_broken_key_is_an_error_and_is_read_again_once_it_was_exchanged(
     sources.close()
 
 
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"type": "authorized_user"}'])
+def test_a_broken_file_of_gclouds_is_no_reason_to_go_unsigned(content: str, tmp_path: Path) -> None:
+    folder = tmp_path / "gcloud"
+    folder.mkdir()
+    (folder / "application_default_credentials.json").write_text(content)
+    with pytest.raises(SourceError, match="credentials of this machine cannot be used") as raised:
+        Sources().open(RANKER)
+    assert raised.value.reason == "Unauthenticated"
+
+
 # --- other kinds ------------------------------------------------------------------------------
 
 
@@ -399,6 +411,50 @@ async def test_no_answer_where_tokens_are_given(world: World, key: Path) -> None
     error = await world.refuse(world.open())
     assert error.reason == "ListingFailed"
     assert "where tokens are given nobody answers" in str(error)
+
+
+class CountingLock:
+    """A lock that knows how many have come to it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.count += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+async def test_readers_who_wait_for_one_token_share_the_answer(
+    world: World, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    all_wait = threading.Event()
+
+    def refuse(body: str) -> Fault:
+        asked.append(body)
+        all_wait.wait(10)
+        return Fault(status=400, body=b'{"error": "invalid_grant", "error_description": "no"}')
+
+    access = Access({}, endpoint=world.proxy.url)
+    world.accesses.append(access)
+    world.issuer.fault = refuse
+    lock = CountingLock()
+    monkeypatch.setattr(access, "_renewing", lock)
+    readers = [asyncio.create_task(asyncio.to_thread(access.renew_token)) for _ in range(8)]
+    async with asyncio.timeout(10):
+        while lock.count < 8:
+            await asyncio.sleep(0.01)
+    all_wait.set()
+    answers = await asyncio.gather(*readers, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [RefreshError] * 8
+    assert len(asked) == 1
+    world.issuer.fault = lambda _: None
+    await asyncio.to_thread(access.renew_token)
+    assert access.make_headers()["Authorization"] == f"Bearer {world.issuer.issued[-1]}"
 
 
 # --- who pays ---------------------------------------------------------------------------------

@@ -93,6 +93,15 @@ def test_a_token_in_the_url_works_and_is_shown_nowhere(
     assert "in-the-url" not in str(caught.value) + caplog.text
 
 
+def test_a_page_in_gits_place_is_called_one(server: GitHttpServer, tmp_path: Path) -> None:
+    mirror = Mirror(MirrorSettings(server.url, "main", tmp_path / "state"))
+    before = mirror.fetch()
+    server.failure = 200
+    with pytest.raises(GitError, match="such as a proxy's login page"):
+        mirror.fetch()
+    assert mirror.head() == before
+
+
 class _QuotingHandler(BaseHTTPRequestHandler):
     """Refuses whoever asks, in git's own protocol, with what they sent to be let in."""
 

@@ -21,7 +21,14 @@ from reconciler.model import (
     Phase,
     Unavailable,
 )
-from reconciler.planning.peers import NO_ADDRESS, Peer, PeerModel, ask_of
+from reconciler.planning.peers import (
+    NO_ADDRESS,
+    Peer,
+    PeerModel,
+    ServerStanding,
+    ServerState,
+    ask_of,
+)
 from reconciler.status.board import StatusBoard
 from reconciler.status.journal import Journal
 from reconciler.status.metrics import Metrics
@@ -153,6 +160,30 @@ async def test_each_is_asked_by_itself_and_trouble_is_one_nodes_own(tmp_path: Pa
     assert isinstance(wrong, Unavailable)
     assert f"{address} is to be search-7, but search-2 answers there" in wrong.sentence
     assert watch.namesake is None
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (None, ServerStanding("", ServerState.PENDING, "")),
+        (b'"server": null', None),
+        (
+            b'"server": {"ask": "0f", "state": "steady", "sentence": "well"}',
+            ServerStanding("0f", ServerState.STEADY, "well"),
+        ),
+        (b'"server": {"ask": "0f", "state": "new", "sentence": "well"}', "NoStatus"),
+        (b'"server": 1', "NoStatus"),
+    ],
+)
+async def test_what_a_node_says_of_its_server(said: bytes | None, expected: object) -> None:
+    """An agent of an older release says nothing, which is no word that it is done."""
+    report = b'{"node": "search-2", "deployments": []' + (b", " + said if said else b"") + b"}"
+    watch = PeerWatch(ME, time.monotonic)
+    with answering(say(report)) as address:
+        watch.want(ask_for(Member("search-1"), Member("search-2", address)), ["search-2"])
+        await watch.refresh()
+    found = watch.peers["search-2"]
+    assert (found.server if isinstance(found, Peer) else found.reason) == expected
 
 
 @pytest.mark.parametrize("odd", ["NaN", "Infinity", "-1e999"])

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from reconciler.cli.publish import publish, publish_version
 from reconciler.errors import SourceError
-from reconciler.model import Query
+from reconciler.model import Query, Rule, VersionScheme
 from reconciler.sources.file import FileSource
 from reconciler.sources.registry import Sources
 from tests.bucket import WHOLE, FakeBucket, read_files, run_fake_gcs, write_files
@@ -191,3 +191,38 @@ def test_the_command_says_what_it_did(tmp_path: Path, export: Path) -> None:
         f"published {url}/5 (6 files, 7.5 kB)\n",
     )
     assert set(FileSource().list(Query(url)).snapshots) == {5}
+
+
+@pytest.mark.parametrize("url", [RANKER, "file://FOLDER/source"], ids=["bucket", "folder"])
+def test_a_version_is_published_under_a_name_once(
+    bucket: FakeBucket, tmp_path: Path, export: Path, url: str
+) -> None:
+    url = url.replace("FOLDER", str(tmp_path))
+    arguments = [str(export), url, "--name", "1.43.13"]
+    result = CliRunner().invoke(publish, arguments)
+    assert result.exit_code == 0, result.output
+    assert result.output == f"published {url}/1.43.13 (6 files, 7.5 kB)\n"
+    sources = Sources()
+    found = sources.open(url).list(Query(url, scheme=VersionScheme(Rule.SEMVER))).snapshots
+    sources.close()
+    assert [(snapshot.title, len(snapshot.files)) for snapshot in found.values()] == [
+        ("1.43.13", 6)
+    ]
+    with pytest.raises(SourceError, match=r"version 1\.43\.13 of \S+ exists already"):
+        CliRunner().invoke(publish, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--name", "a/b"], "cannot be the name of a version"),
+        (["--name", "latest"], "cannot be the name of a version"),
+        (["--name", "1.2.3", "--version", "5"], "give --version or --name"),
+    ],
+)
+def test_what_is_no_name_is_not_published(
+    tmp_path: Path, export: Path, options: list[str], sentence: str
+) -> None:
+    result = CliRunner().invoke(publish, [str(export), f"file://{tmp_path}/source", *options])
+    assert (result.exit_code, sentence in result.output) == (2, True)
+    assert not (tmp_path / "source").exists()

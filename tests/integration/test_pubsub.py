@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Set
@@ -13,11 +12,12 @@ import pytest
 import trustme
 
 from reconciler.errors import SettingsError
+from reconciler.model import Condition
 from reconciler.triggers import burst, pubsub, subscription
 from reconciler.triggers.pubsub import Notifications, check_subscription, choose_wait_seconds
 from reconciler.triggers.subscription import Subscription
 from tests.bucket import run_fake_gcs
-from tests.e2e.stage import GROUP, Stage, deployment
+from tests.e2e.stage import GROUP, Stage, deployment, wait_until
 from tests.pubsub import (
     SUBSCRIPTION,
     Emulator,
@@ -40,14 +40,20 @@ def find_sources(url: str) -> set[str]:
 
 
 class Node:
-    """What follows the notifications; `wakes` are the sources that it was woken for."""
+    """What follows the notifications.
+
+    `wakes` are the sources that it was woken for, `conditions` how it was with the notifications.
+    """
 
     def __init__(self) -> None:
         self.wakes: list[Set[str]] = []
+        self.conditions: list[Condition] = []
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        notifications = Notifications(Subscription(SUBSCRIPTION), find_sources, self.wakes.append)
+        notifications = Notifications(
+            Subscription(SUBSCRIPTION), find_sources, self.wakes.append, self.conditions.append
+        )
         self._task = asyncio.create_task(notifications.follow())
 
     async def wait(self, condition: Callable[[], object]) -> None:
@@ -57,6 +63,11 @@ class Node:
                 assert self._task is not None
                 assert not self._task.done(), self._task
                 await asyncio.sleep(0.01)
+
+    @property
+    def said(self) -> list[str]:
+        """The reasons, one after the other."""
+        return [condition.reason for condition in self.conditions]
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -155,19 +166,26 @@ async def test_every_message_is_acknowledged_and_what_waited_is_taken(
     assert (len(local.acknowledged), local.waiting) == (2500, {})
 
 
+async def test_messages_may_be_large(local: LocalPubSub, node: Node) -> None:
+    """Who publishes decides what is in a notification; a thousand of them come at once."""
+    metadata = {f"metadata{number}": "x" * 1000 for number in range(6)}
+    await local.publish([written(f"{RANKER}/42/{number}") | metadata for number in range(1000)])
+    node.start()
+    await node.wait(lambda: node.wakes)
+    assert node.wakes == [{RANKER}]
+    assert (len(local.acknowledged), local.waiting) == (1000, {})
+
+
 async def test_to_wait_in_vain_is_no_trouble(
-    local: LocalPubSub,
-    node: Node,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    local: LocalPubSub, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.INFO)
     monkeypatch.setattr(subscription, "_PULL_SECONDS", 0.1)
     node.start()
     await node.wait(lambda: local.pulls > 3)
     await local.publish([written(f"{RANKER}/42/saved_model.pb")])
     await node.wait(lambda: node.wakes)
-    assert caplog.text == ""
+    assert node.said == ["Starting", "AsExpected"]
+    assert all(condition.holds for condition in node.conditions)
 
 
 @pytest.mark.parametrize(
@@ -182,34 +200,28 @@ async def test_to_wait_in_vain_is_no_trouble(
     ],
 )
 async def test_a_trouble_is_said_once_and_gone_when_it_is(
-    local: LocalPubSub,
-    node: Node,
-    caplog: pytest.LogCaptureFixture,
-    code: grpc.StatusCode,
-    words: str,
+    local: LocalPubSub, node: Node, code: grpc.StatusCode, words: str
 ) -> None:
-    caplog.set_level(logging.INFO)
     local.refusals = [code]
     node.start()
     await node.wait(lambda: local.pulls > 3)
     local.refusals = []
     await local.publish([written(f"{RANKER}/42/saved_model.pb")])
     await node.wait(lambda: node.wakes)
-    trouble, again = [record.getMessage() for record in caplog.records]
-    assert f"the notifications of {SUBSCRIPTION}" in trouble
-    assert words in trouble
-    assert trouble.endswith("; sources are polled meanwhile")
-    assert again == "the bucket's notifications come again"
+    _, trouble, again = node.conditions
+    assert (trouble.name, trouble.holds) == ("NotificationsRead", False)
+    assert f"the notifications of {SUBSCRIPTION}" in trouble.sentence
+    assert words in trouble.sentence
+    assert trouble.sentence.endswith("; sources are polled meanwhile")
+    assert (again.holds, again.sentence) == (True, "the bucket's notifications are read")
 
 
-async def test_another_trouble_is_said_too(
-    local: LocalPubSub, node: Node, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_another_trouble_is_said_too(local: LocalPubSub, node: Node) -> None:
     unavailable, missing = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND
     local.refusals = [unavailable, unavailable, missing, missing, unavailable]
     node.start()
     await node.wait(lambda: local.pulls > 5)
-    assert len(caplog.records) == 3
+    assert node.said[:4] == ["Starting", "Unavailable", "NotFound", "Unavailable"]
 
 
 def test_waits_grow_to_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,17 +232,15 @@ def test_waits_grow_to_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_without_credentials_the_trouble_is_said(
-    node: Node,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("GOOGLE_APPLICATION_CREDENTIALS", "PUBSUB_EMULATOR_HOST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     node.start()
-    await node.wait(lambda: "need credentials and there are none" in caplog.text)
+    await node.wait(lambda: len(node.conditions) > 1)
+    assert "need credentials and there are none" in node.conditions[1].sentence
     assert node.wakes == []
 
 
@@ -244,7 +254,7 @@ def wake(sources):
     raise SystemExit
 
 subscription = Subscription("projects/acme/subscriptions/node", sys.argv[1])
-asyncio.run(Notifications(subscription, lambda url: {url}, wake).follow())
+asyncio.run(Notifications(subscription, lambda url: {url}, wake, lambda _: None).follow())
 """
 
 
@@ -334,6 +344,20 @@ async def test_an_agent_takes_a_version_long_before_its_bucket_is_polled(
             source = f"gs://{stage.bucket.name}/ranker"
             await local.publish([written(f"{source}/2/saved_model.pb")])
             await asyncio.to_thread(stage.wait_served, "ranker", 2)
+            # What goes wrong is seen where everything else is, and polling goes on.
+            found = await asyncio.to_thread(stage.condition, "NotificationsRead")
+            assert (found["holds"], found["reason"]) == (True, "AsExpected")
+            metric = 'reconciler_condition{condition="NotificationsRead"}'
+            assert await asyncio.to_thread(stage.metric, metric) == 1.0
+            local.refusals = [grpc.StatusCode.NOT_FOUND]
+            await local.publish([written(f"{source}/2/other")])  # ends the question that is open
+            await asyncio.to_thread(
+                wait_until,
+                lambda: stage.condition("NotificationsRead").get("reason") == "NotFound",
+                "the trouble in /status",
+            )
+            assert await asyncio.to_thread(stage.metric, metric) == 0.0
+            assert "NotificationsRead: the notifications of" in stage.log
             assert await asyncio.to_thread(stage.stop_agent) == 0
         finally:
             await asyncio.to_thread(stage.close)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,21 @@ def test_an_opened_list_stays_open_and_is_opened_by_keyboard(browser: Browser, n
 
     assert "The repo was read." in browser.text()
     assert browser.evaluate("document.activeElement.tagName") == "SUMMARY"
+
+
+def test_versions_are_called_by_their_names(browser: Browser, node: Node) -> None:
+    names = {41: "1.9.0", 42: "1.10.0"}
+    under_way = Outcome(
+        deployment("ranker", 42), Phase.DEPLOYING, "Downloading", "It comes.", 42, (41,),
+        labels={"stable": 41}, names=names,
+    )  # fmt: skip
+    node.publish(report(replace(deployed("ranker", 41), names=names)))
+    node.publish(report(under_way, generated_at_seconds=2020.0))
+    open_page(browser, node)
+    text = browser.text()
+    assert "1.9.0 → 1.10.0" in text
+    assert "stable 1.9.0" in text
+    assert "none → 1.9.0" in text
 
 
 @pytest.mark.parametrize(

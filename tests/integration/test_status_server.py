@@ -17,11 +17,13 @@ import pytest
 from reconciler.errors import SettingsError
 from reconciler.model import Commit, Deployment, Outcome, Phase
 from reconciler.resources import data_folder
-from reconciler.status import connections
+from reconciler.status import connections, guard
 from reconciler.status.board import StatusBoard
 from reconciler.status.connections import MAX_CONNECTIONS
+from reconciler.status.hooks import HookSettings, HookTaker
 from reconciler.status.journal import Journal
 from reconciler.status.metrics import Metrics
+from reconciler.status.pushes import Result, Verdict
 from reconciler.status.report import NodeReport, render
 from reconciler.status.server import StatusServer
 
@@ -78,7 +80,14 @@ async def running_node(
         heartbeat_limit_seconds=30,
         clock=clock,
     )
-    server = StatusServer(board, listen, token_file=token if token_file else None)
+    hook_secret = tmp_path / "hook-secret"
+    hook_secret.write_text("a secret of hooks")
+    server = StatusServer(
+        board,
+        listen,
+        token_file=token if token_file else None,
+        hooks=HookSettings(hook_secret),
+    )
     task = asyncio.create_task(server.serve())
     host = listen.rpartition(":")[0]
     try:
@@ -238,7 +247,7 @@ async def test_metrics_are_in_the_text_format_of_prometheus(node: Node) -> None:
     answer = await node.client.get("/metrics")
 
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert 'reconciler_served_version{model="ranker"} 42.0' in answer.text
+    assert 'reconciler_served_version{group="search",model="ranker"} 42.0' in answer.text
     assert "reconciler_commit_to_serving_seconds_sum 10.0" in answer.text
 
 
@@ -340,6 +349,68 @@ async def test_connections_that_never_ask_do_not_make_a_healthy_node_look_dead(
     for _, writer in silent:
         writer.close()
     assert caplog.records == []
+
+
+async def test_hooks_whose_bodies_never_come_do_not_make_a_healthy_node_look_dead(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /hooks/git HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+    head += b"Content-Type: application/json\r\n"
+    head += b"X-GitHub-Event: push\r\nX-Hub-Signature-256: sha256=0\r\n\r\n"
+    silent = []
+    for number in range(MAX_CONNECTIONS + 10):
+        # From several addresses, each of which is within its limit.
+        address = (f"127.0.0.{2 + number // 50}", 0)
+        connection = await asyncio.open_connection(
+            "127.0.0.1", node.server.port, local_addr=address
+        )
+        connection[1].write(head)
+        silent.append(connection)
+
+    answers = [await node.client.get("/livez") for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert await _is_ended(silent[0][0]), "the oldest of them is still there"
+    for _, writer in silent:
+        writer.close()
+    assert caplog.records == []
+
+
+async def test_requests_that_take_their_time_do_not_make_a_healthy_node_look_dead(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = 0, asyncio.Event()
+
+    async def wait(*_: object) -> Verdict:
+        nonlocal asked
+        asked += 1
+        await answer.wait()
+        return Verdict(Result.FETCHING, "")
+
+    monkeypatch.setattr(HookTaker, "take", wait)
+    streams = []
+    for number in range(MAX_CONNECTIONS + 10):
+        address = (f"127.0.0.{2 + number // 50}", 0)
+        streams.append(
+            await asyncio.open_connection("127.0.0.1", node.server.port, local_addr=address)
+        )
+        streams[-1][1].write(b"POST /hooks/git HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(10):
+        while asked < guard.MAX_UNDER_WAY:
+            await asyncio.sleep(0.01)
+
+    answers = [await node.client.get(path) for path in ("/livez", "/readyz", "/status")]
+
+    assert [given.status_code for given in answers] == [200, 503, 503]
+    assert "applied a commit" in error_in(answers[1])
+    assert "Too many requests at once" in error_in(answers[2])
+    assert asked == guard.MAX_UNDER_WAY
+    answer.set()
+    async with asyncio.timeout(10):
+        while (await node.client.get("/metrics")).status_code != 200:
+            await asyncio.sleep(0.01)
+    for _, writer in streams:
+        writer.close()
 
 
 async def test_a_connection_ends_with_its_time_also_while_it_drips(

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from reconciler.model import ServerSpec
+from reconciler.planning.holds import Hold
+from reconciler.planning.peers import NO_ADDRESS, ServerState, ask_of_server
 from reconciler.planning.supervision import RestartNeed
 from reconciler.supervision.container import Container
 from reconciler.supervision.engine import ServerEngine
@@ -225,6 +227,178 @@ async def test_what_cannot_be_replaced_is_left_and_told(
     async with node.running():
         assert words in (await node.until_says("NotReplaceable")).sentence
     assert engine.changes == []
+
+
+# --- one node after the other -------------------------------------------------------------
+
+WAITS = Hold("WaitsForTurn", "the group's servers are replaced one after the other, and a waits")
+
+
+def stands(node: Node) -> tuple[str, ServerState]:
+    assert node.supervisor is not None
+    standing = node.supervisor.standing
+    assert standing is not None
+    return standing.ask, standing.state
+
+
+def asks(node: Node) -> bool:
+    assert node.supervisor is not None
+    return node.supervisor.awaits_turn
+
+
+async def test_an_update_waits_for_its_turn_and_has_the_others_asked_meanwhile(
+    node: Node, engine: DockerEngine
+) -> None:
+    node.wants(NEW)
+    node.sight = replace(node.sight, turn=WAITS)
+    async with node.running():
+        condition = await node.until_says("WaitsForTurn")
+        assert condition.holds
+        assert condition.sentence == f"{NEW} waits: {WAITS.sentence}"
+        assert asks(node)
+        assert stands(node) == (ask_of_server(ServerSpec(NEW)), ServerState.PENDING)
+        assert engine.changes == []
+        node.sight = replace(node.sight, turn=None)
+        await node.until_settled(NEW, "AsExpected")
+        assert not asks(node)
+        assert stands(node) == (ask_of_server(ServerSpec(NEW)), ServerState.STEADY)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        Hold("UpdateHalted", "a failed it"),
+        Hold(NO_ADDRESS, "a cannot be asked: the group gives no address for a"),
+    ],
+)
+async def test_what_does_not_end_by_waiting_is_a_trouble(node: Node, turn: Hold) -> None:
+    node.wants(NEW)
+    node.sight = replace(node.sight, turn=turn)
+    async with node.running():
+        condition = await node.until_says(turn.reason)
+        assert (condition.holds, condition.sentence) == (False, f"{NEW} waits: {turn.sentence}")
+
+
+async def test_a_successor_that_is_not_started_yet_waits_for_its_turn_too(
+    node: Node, engine: DockerEngine
+) -> None:
+    """As where an agent ended between the two, and another commit came meanwhile."""
+    engine.plan_faults({1: "refused"})
+    node.wants(NEW)
+    async with node.running():
+        await node.until(lambda: ("create", "serving.next") in engine.changes)
+    node.sight = replace(node.sight, turn=WAITS)
+    async with node.running():
+        await node.until_says("WaitsForTurn")
+        assert stands(node)[1] is ServerState.PENDING
+        assert engine.changes[-1] == ("create", "serving.next")
+        node.sight = replace(node.sight, turn=None)
+        await node.until_settled(NEW, "AsExpected")
+
+
+async def test_what_has_begun_is_brought_to_its_end_out_of_turn(
+    node: Node, engine: DockerEngine
+) -> None:
+    node.wants(NEW)
+    async with node.running():
+        await node.until(lambda: ("stop", "serving") in engine.changes)
+        node.sight = replace(node.sight, turn=WAITS)
+        await node.until_settled(NEW, "AsExpected")
+
+
+async def test_a_restart_and_a_server_that_keeps_ending_need_no_turn(
+    node: Node, engine: DockerEngine
+) -> None:
+    node.sight = replace(CALM, need=POISONED, turn=WAITS)
+    async with node.running():
+        await node.until_says("ServerRestarted")
+        assert stands(node)[1] is ServerState.PENDING
+        await node.until(lambda: engine.labelled(LABEL)[0].status == "running")
+        engine.labelled(LABEL)[0].status = "restarting"
+        node.sight = replace(CALM, wanted=ServerSpec(NEW), turn=WAITS)
+        await node.until_settled(NEW, "AsExpected")
+
+
+async def test_others_are_told_of_a_server_that_changes_comes_up_or_fails(
+    node: Node, engine: DockerEngine
+) -> None:
+    wish, broken = ServerSpec(OLD), ServerSpec(SILENT)
+    node.wants(OLD)
+    async with node.running():
+        assert stands(node) == (ask_of_server(None), ServerState.PENDING)
+        await node.until(lambda: stands(node) == (ask_of_server(wish), ServerState.STEADY))
+        # A server that does not serve what it is to serve is not there yet.
+        node.sight = replace(node.sight, serves_proven=False)
+        await node.until(lambda: stands(node)[1] is ServerState.PENDING)
+        node.sight = replace(node.sight, serves_proven=True)
+        await node.until(lambda: stands(node)[1] is ServerState.STEADY)
+        # What is said of one wish is no answer to another.
+        assert node.supervisor is not None
+        engine.refuse_all = Refusal(500, "busy")
+        await node.until_says("EngineRefused")
+        node.supervisor.note(replace(node.look(), wanted=broken))
+        assert stands(node) == (ask_of_server(broken), ServerState.PENDING)
+        engine.refuse_all = None
+        node.wants(SILENT)
+        await node.until(lambda: ("start", "serving.next") in engine.changes)
+        assert stands(node) == (ask_of_server(broken), ServerState.REPLACING)
+        node.wants(OLD)
+        await node.until(lambda: stands(node) == (ask_of_server(wish), ServerState.STEADY))
+
+
+async def test_what_was_seen_of_a_successor_says_nothing_of_the_server_before_it(
+    node: Node, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick that has not heard of the server since would let another node begin too early."""
+    node.wants(SILENT)
+    async with node.running():
+        await node.until(lambda: ("start", "serving.next") in engine.changes)
+        node.sight = replace(node.sight, wanted=ServerSpec(OLD), connection=5, serves_proven=False)
+        monkeypatch.setattr(node, "look", lambda: node.sight)
+        await node.until(lambda: stands(node)[1] is ServerState.PENDING)
+        node.sight = replace(node.sight, serves_proven=True)
+        await asyncio.sleep(0.1)
+        assert stands(node)[1] is ServerState.PENDING
+        node.sight = replace(node.sight, connection=6)
+        await node.until(lambda: stands(node)[1] is ServerState.STEADY)
+
+
+async def test_others_are_told_of_an_update_that_failed(node: Node) -> None:
+    node.wants(ENDING)
+    async with node.running():
+        await node.until_says("ServerUpdateFailed")
+        assert stands(node) == (ask_of_server(ServerSpec(ENDING)), ServerState.FAILED)
+        assert node.supervisor is not None
+        assert node.supervisor.standing is not None
+        assert "the server ended with code 1" in node.supervisor.standing.sentence
+        node.sight = replace(node.sight, wanted=None)
+        await node.until(lambda: stands(node) == (ask_of_server(None), ServerState.STEADY))
+
+
+async def test_an_agent_that_only_restarts_says_that_the_server_is_left_to_others(
+    engine: DockerEngine, tmp_path: Path
+) -> None:
+    engine.run("serving", OLD, BODY)
+    node = Node(engine, tmp_path, "restart")
+    node.wants(NEW)
+    async with node.running():
+        await node.until_says("AsExpected")
+        assert node.supervisor is not None
+        assert node.supervisor.standing is None
+        assert not asks(node)
+
+
+async def test_a_server_that_would_not_stop_is_steady_again_once_git_leaves_it(
+    node: Node, engine: DockerEngine
+) -> None:
+    engine.plan_faults(dict.fromkeys(range(1, 200), "refused"))
+    node.wants(NEW)
+    async with node.running():
+        await node.until_says("EngineRefused")
+        node.wants(OLD)
+        await node.until(lambda: stands(node)[0] == ask_of_server(ServerSpec(OLD)))
+        engine.plan_faults({})
+        await node.until(lambda: stands(node)[1] is ServerState.STEADY)
 
 
 # --- restarting ---------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give the first test the time to build the images, should it have to."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(900))
+            item.add_marker(pytest.mark.timeout(2400))
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def fleet() -> Iterator[Fleet]:
         with images.run_builder() as builder:
             try:
                 images.build_all(builder)
-            except images.NoBaseError as error:
+            except images.NoImagesError as error:
                 pytest.skip(f"{_NOT_TRIED}: {error}")
             names = (images.AGENT, images.NEWER_AGENT, images.BROKEN_AGENT, images.SERVER)
             for node in nodes.values():

@@ -5,6 +5,7 @@ firewall rules that an engine makes stay in its namespace, and all is gone with 
 engine runs in its own mount namespace too, so that what it mounts ends with it.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -20,10 +21,11 @@ from typing import Any
 from tests.e2e.stage import wait_until
 
 _TOOLS = ("dockerd", "docker", "ip", "iptables", "nsenter", "unshare", "debootstrap", "sshd")
+_NUMBERS = itertools.count()
 _DISK_BYTES = 3 * 1024**3
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
-_COMMAND_SECONDS = 300.0
+_COMMAND_SECONDS = 900.0
 
 
 def find_obstacle() -> str:
@@ -96,8 +98,9 @@ class Lan:
 
 @contextmanager
 def make_lan() -> Iterator[Lan]:
-    """Make a network for a block; its names and numbers are this process's own."""
-    lan = Lan(f"rs{os.getpid()}-", f"10.213.{os.getpid() % 250 + 1}")
+    """Make a network for a block; its names and numbers are its own."""
+    number = os.getpid() + next(_NUMBERS)
+    lan = Lan(f"rs{number}-", f"10.213.{number % 250 + 1}")
     try:
         lan.open()
         yield lan

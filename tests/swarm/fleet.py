@@ -20,7 +20,7 @@ from tests.swarm.images import ROOT
 
 FOLDER = ROOT / "deploy/swarm"
 STACK = "search"
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 300.0
 _NUMBERS = itertools.count(1)
 
 

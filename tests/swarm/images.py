@@ -31,8 +31,15 @@ RUN printf '#!/bin/sh\\nexec /opt/reconciler/bin/reconciler dev tf-serving "$@"\
 """The stand-in in the role of tensorflow/serving: nothing of the agent's user or folders in it."""
 
 
-class NoBaseError(Exception):
-    """The base image cannot be made on this machine."""
+_PROBE_FILE = f"""
+FROM {BASE}
+RUN apt-get update --quiet && python3 -m venv /probe && /probe/bin/pip install --quiet hatchling
+"""
+"""What every build needs of the network; if this fails the Dockerfile is not to blame."""
+
+
+class NoImagesError(Exception):
+    """This machine cannot build images: it gets no base, or no packages into a container."""
 
 
 @contextmanager
@@ -61,6 +68,11 @@ def build_agent(builder: Engine) -> None:
     """Build the agent's image as README.md says, on a base of Debian's Python."""
     if not builder.docker("images", "--quiet", BASE):
         _make_base(builder)
+        probe = builder.try_docker("build", "--network", "host", "-", stdin=_PROBE_FILE.encode())
+        if probe.returncode != 0:
+            builder.docker("rmi", "--force", BASE)
+            said = probe.stderr.decode(errors="replace")[-1000:]
+            raise NoImagesError(f"containers reach no package registries here: {said}")
     builder.docker(
         *("build", "--network", "host", "--build-arg", f"BASE={BASE}", "--tag", AGENT, str(ROOT))
     )
@@ -75,7 +87,7 @@ def _make_base(builder: Engine) -> None:
                 seconds=_DEBOOTSTRAP_SECONDS,
             )
         except AssertionError as error:
-            raise NoBaseError(f"debootstrap could not make a base image: {error}") from None
+            raise NoImagesError(f"debootstrap could not make a base image: {error}") from None
         if _CERTIFICATES.exists():  # with a company's own authority in it, where there is one
             shutil.copy(_CERTIFICATES, Path(folder + str(_CERTIFICATES)))
         for rest in ("var/cache/apt/archives", "var/lib/apt/lists"):

@@ -58,3 +58,12 @@ def test_the_command_line_is_the_agents(fleet: Fleet) -> None:
             "run", "--rm", "--network", "none", images.AGENT, "--version"
         ).stdout
     )
+
+
+def test_the_first_process_is_an_init(fleet: Fleet) -> None:
+    """Else nobody would wait for the orphans of a killed git."""
+    container = fleet.container("one", "agent")
+    [first, *_] = (
+        fleet.nodes["one"].docker("top", container["Id"], "-o", "pid,args").splitlines()[1:]
+    )
+    assert first.split()[1:3] == ["tini", "--"]

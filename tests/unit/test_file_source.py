@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import SourceError
-from reconciler.model import Listing, Query, Snapshot
+from reconciler.model import Listing, Query, Rule, Snapshot, VersionScheme
 from reconciler.sources.file import FileSource
 from reconciler.sources.source import SourceChangedError, read_range
 from tests.bucket import WHOLE, write_files
@@ -115,3 +115,15 @@ def test_a_folder_with_a_blank_in_its_url(tmp_path: Path) -> None:
     write_files(tmp_path / "my models" / "1", WHOLE)
     listing = FileSource().list(Query(f"file://{tmp_path}/my%20models"))
     assert set(listing.snapshots) == {1}
+
+
+def test_a_pin_by_name_walks_only_its_own_folder(tmp_path: Path) -> None:
+    for name in ("1.9.0", "1.9.00", "19.0.0", "9"):
+        write_files(tmp_path / name, WHOLE)
+    (tmp_path / "1.9.0.zip.part").touch()
+    scheme = VersionScheme(Rule.SEMVER)
+    version = scheme.parse("1.9.0")
+    listing = FileSource().list(Query(f"file://{tmp_path}", version, scheme))
+    assert [each.folder for each in listing.snapshots.values()] == ["1.9.0"]
+    everything = FileSource().list(Query(f"file://{tmp_path}", scheme=scheme))
+    assert {each.folder for each in everything.snapshots.values()} == {"1.9.0", "19.0.0"}

@@ -1,7 +1,10 @@
 """Writes that a crash cannot cut in half, and folders held by one process."""
 
+import errno
+import fcntl
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +48,32 @@ def test_a_folder_is_held_once(tmp_path: Path) -> None:
         with lock_folder(folder), pytest.raises(ReconcilerError, match=holder) as refusal:
             lock_folder(folder).__enter__()
         assert refusal.value.reason == FOLDER_IN_USE
+
+
+def test_a_folder_on_a_full_disk_is_held_all_the_same(tmp_path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, timeout=10).returncode != 0:
+        pytest.skip("NOT TESTED: a lock on a full disk; mounting a small one needs root")
+    try:
+        (tmp_path / ".lock").touch()
+        with (tmp_path / "all").open("wb", buffering=0) as file, pytest.raises(OSError, match="28"):
+            while True:
+                file.write(bytes(4096))
+        with lock_folder(tmp_path), pytest.raises(ReconcilerError, match="in use by another"):
+            lock_folder(tmp_path).__enter__()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True, timeout=10)
+
+
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(SettingsError, match=r"cannot be locked \(No locks available\); give"):
+        lock_folder(tmp_path).__enter__()
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff", b"\x1b[2J", b"process 1 on a" * 100])

@@ -582,3 +582,32 @@ def test_a_view_that_only_grew_older_is_the_same() -> None:
 def test_a_view_in_which_something_happened_is_another() -> None:
     dead = seen(report("search-2", [outcome("ranker")], BOTH), trouble=GONE)
     assert render_lasting(_later([WELL_1, WELL_2], 0)) != render_lasting(_later([WELL_1, dead], 0))
+
+
+# --- names of versions ------------------------------------------------------------------------
+
+
+def named(wanted: int, names: dict[int, str], *serving: int) -> Outcome:
+    phase = Phase.DEPLOYED if wanted in serving else Phase.DEPLOYING
+    return replace(outcome("ranker", phase, wanted, serving), names=names)
+
+
+def test_a_version_is_called_by_its_name_where_nodes_or_git_tell_it() -> None:
+    by_node = seen(report("search-1", [named(42, {41: "1.9.0", 42: "1.10.0"}, 42)], BOTH))
+    view = only(view_of(by_node, WELL_2))
+    assert view.version_names == {41: "1.9.0", 42: "1.10.0"}
+    assert view.sentence == "2 of 2 replicas serve version 1.10.0"
+    expected = expecting()
+    (ranker,) = expected.deployments
+    by_git = replace(expected, deployments=(replace(ranker, names={42: "1.10.0"}),))
+    silent = only(view_of(expected=by_git))
+    assert silent.sentence.startswith("0 of 2 replicas serve version 1.10.0")
+    VALIDATOR.validate(json.loads(render(view_of(by_node, WELL_2, expected=by_git))))
+
+
+def test_a_number_that_nodes_call_by_two_names_stays_a_number() -> None:
+    one = seen(report("search-1", [named(1, {1: "first"}, 1)], BOTH))
+    other = seen(report("search-2", [named(1, {1: "second", 2: "first"}, 2)], BOTH))
+    view = only(view_of(one, other))
+    assert view.version_names == {2: "first"}
+    assert "replicas serve version 1;" in view.sentence

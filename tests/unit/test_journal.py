@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -180,3 +181,16 @@ def test_what_was_appended_survives_a_kill(tmp_path: Path) -> None:
     assert newest[-1] == 1
     assert newest[0] in (acknowledged, acknowledged + 1)
     assert newest == list(range(len(newest), 0, -1))
+
+
+def test_names_of_versions_are_kept_and_older_lines_are_read_without(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    journal = Journal(path)
+    named = replace(change(42), from_name="1.9.0", to_name="1.10.0")
+    journal.append(change(41))
+    journal.append(named)
+    text = path.read_text()
+    plain = ',"from_name":null,"to_name":null'
+    assert plain in text
+    path.write_text(text.replace(plain, ""))
+    assert list(Journal(path).read(9)) == [named, change(41)]

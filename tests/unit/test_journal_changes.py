@@ -153,3 +153,25 @@ def test_a_change_whose_record_was_lost_is_found_again() -> None:
 
 def test_a_committer_whose_clock_is_ahead_does_not_make_negative_seconds() -> None:
     assert Node().sees(FIRST, 900, deployed(41)) == [(Result.DEPLOYED, None, 41, 0)]
+
+
+def test_a_change_has_the_names_of_its_versions() -> None:
+    node = Node()
+    named = replace(deployed(41), names={41: "1.9.0"})
+    node.sees(FIRST, 1010, named)
+    node.sees(SECOND, 2010, replace(deployed(42, pinned(42)), names={41: "1.9.0", 42: "1.10.0"}))
+    change = node.recorded["ranker"]
+    assert (change.from_name, change.to_name) == ("1.9.0", "1.10.0")
+    assert node.sees(SECOND, 2020, replace(deployed(42, pinned(42)), names={42: "1.10.0"})) == []
+    node.sees(SECOND, 2030, failed(43, pinned(43)))
+    change = node.recorded["ranker"]
+    assert (change.from_name, change.to_name, change.serving_name) == ("1.10.0", None, "1.10.0")
+
+
+def test_a_number_that_came_to_be_another_version_is_a_change() -> None:
+    node = Node()
+    node.sees(FIRST, 1010, replace(deployed(1), names={1: "9f3c2ab"}))
+    seen = node.sees(SECOND, 2010, replace(deployed(1, pinned(1)), names={1: "77ab01d"}))
+    assert seen == [(Result.DEPLOYED, 1, 1, 10)]
+    change = node.recorded["ranker"]
+    assert (change.from_name, change.to_name) == ("9f3c2ab", "77ab01d")

@@ -53,6 +53,7 @@ def locked_versions(version: int) -> st.SearchStrategy[LockedVersion]:
         size_bytes=st.integers(0, 10**15),
         digest=HEX,
         sha256=st.dictionaries(NAMES | TRICKY_NAMES, HEX | TRICKY_SUMS, max_size=5),
+        name=st.none() | st.just(f"1.{version}.0") | st.just(f"{version}"),
     )
 
 
@@ -103,6 +104,7 @@ def test_the_same_lock_is_the_same_bytes(lock: Lock) -> None:
             locked.size_bytes,
             locked.digest,
             dict(reversed(list(locked.sha256.items()))),
+            locked.name,
         )
         for number, locked in versions.items()
     }

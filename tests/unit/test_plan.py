@@ -10,19 +10,22 @@ from reconciler.model import (
     Ask,
     Available,
     Deployment,
+    Listing,
     Phase,
     Problem,
     Query,
     Quota,
     Rollout,
+    Snapshot,
     State,
+    StoredFile,
     Strategy,
     Unavailable,
 )
 from reconciler.planning.events import FetchFailed, fold
 from reconciler.planning.memory import Memory, ModelMemory, back_off
 from reconciler.planning.plan import plan
-from reconciler.planning.steps import World, WriteConfig
+from reconciler.planning.steps import Fetch, World, WriteConfig
 from reconciler.policy import Policy
 from tests.unit.worlds import (
     LIMITS,
@@ -41,6 +44,7 @@ from tests.unit.worlds import (
     restart_config,
     served,
     snapshot,
+    source,
 )
 
 UP = State.AVAILABLE
@@ -401,6 +405,42 @@ def test_a_newcomer_does_not_push_out_what_serves(quota: Quota, number: str) -> 
     assert newcomer.sentence.count("groups/g.yaml") == 1
 
 
+def packed(model: str, version: int) -> Listing:
+    stored = StoredFile("saved_model.zip", SIZE, 1, 7, 0.0)
+    found = Snapshot(source(model), version, str(version), (stored,), archive=stored.path)
+    return Listing(Query(source(model), version), 10_000.0, {version: found})
+
+
+@pytest.mark.parametrize(
+    ("quota", "limits"),
+    [
+        (Quota(), {"a": None, "b": None, "c": None}),
+        (Quota(models=3), {"a": None, "b": None, "c": None}),
+        # Of 10 are 3 for what is known, and each of the two archives may have half of the rest.
+        (Quota(disk_bytes=10 * SIZE), {"a": None, "b": 9 * SIZE // 2, "c": 9 * SIZE // 2}),
+        (
+            Quota(disk_bytes=10 * SIZE, memory_bytes=4 * SIZE),
+            {"a": None, "b": 3 * SIZE // 2, "c": 3 * SIZE // 2},
+        ),
+        (Quota(disk_bytes=2 * SIZE), {"a": None, "b": SIZE}),
+    ],
+    ids=["none", "of models", "of the disk", "the smaller one", "nothing left"],
+)
+def test_an_archive_may_unpack_to_what_the_quota_leaves(
+    quota: Quota, limits: dict[str, int | None]
+) -> None:
+    memory = remembered({"b": [1]})
+    world = World(
+        desired(deployment("a"), deployment("b", 2), deployment("c", 2), quota=quota),
+        available(listing("a", 1, pin=1), packed("b", 2), packed("c", 2)),
+        local({"b": [1]}),
+        served({"b": {1: UP}}),
+        restart_config(memory),
+    )
+    steps = make_plan(world, memory).steps
+    assert {step.model: step.most_bytes for step in steps if isinstance(step, Fetch)} == limits
+
+
 def test_a_group_over_its_quota_keeps_the_models_before_it_in_order() -> None:
     wanted = desired(*ABC, deployment("d"), quota=Quota(models=3))
     world, memory = serving_world(*ABC)
@@ -428,7 +468,7 @@ def test_a_download_that_failed_waits_its_turn_and_a_new_commit_tries_at_once() 
     assert fetches(make_plan(replace(world, desired=changed), memory)) == [("a", 2)]
 
 
-@pytest.mark.parametrize("reason", ["BadArchive", "Incomplete"])
+@pytest.mark.parametrize("reason", ["BadArchive", "Incomplete", "LockMismatch"])
 def test_bytes_that_cannot_be_installed_are_not_fetched_again_before_there_are_others(
     reason: str,
 ) -> None:
@@ -437,9 +477,12 @@ def test_bytes_that_cannot_be_installed_are_not_fetched_again_before_there_are_o
     memory = make_plan(world, memory).memory
     failed = FetchFailed("a", 2, snapshot("a", 2).digest, reason, "it is cut off")
     memory = fold(memory, failed, NOW)
-    later = plan(world, memory, LIMITS, NOW + 3600)
-    assert fetches(later) == []
-    assert (later.outcomes[0].phase, later.outcomes[0].reason) == (Phase.FAILED, reason)
+    for now in (NOW, NOW + 3600):
+        made = plan(world, memory, LIMITS, now)
+        assert fetches(made) == []
+        (outcome,) = [item for item in made.outcomes if item.deployment.model == "a"]
+        assert (outcome.phase, outcome.reason) == (Phase.FAILED, reason)
+        assert outcome.retry_in_seconds is None, "no time brings other bytes"
     other = replace(world, available=available(listing("a", 2, pin=2, generation=2)))
     assert fetches(make_plan(other, memory)) == [("a", 2)]
 

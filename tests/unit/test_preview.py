@@ -25,6 +25,7 @@ from reconciler.model import (
     Quota,
     Registry,
     Rollout,
+    ServerSpec,
     Snapshot,
     StoredFile,
     Strategy,
@@ -38,7 +39,7 @@ from reconciler.preview.catalog import Bytes, Catalog
 from reconciler.preview.listings import find_queries
 from reconciler.preview.pairs import Pair, Side, pair_nodes
 from reconciler.preview.preview import make_preview
-from reconciler.preview.report import LabelMove, Level, Preview, Remark
+from reconciler.preview.report import LabelMove, Level, Preview, Remark, ServerChange
 from reconciler.preview.simulate import simulate
 from reconciler.preview.standing import Past, stand
 from reconciler.preview.usages import find_scope, find_sizes
@@ -152,6 +153,27 @@ def test_of_nodes_that_a_registry_knows_one_stands_for_all() -> None:
     assert (action.action.loaded, action.action.unloaded) == ((2,), (1,))
     assert reasons(found) == ["NodesUnknown"]
     assert "only dns knows which nodes g has" in found.remarks[0].sentence
+
+
+def test_another_server_is_told_and_the_order_of_flags_makes_none() -> None:
+    old, new = ServerSpec("s:1", ("--a", "--b")), ServerSpec("s:2", ("--b", "--a"))
+    found = preview(fleet(serving=old), fleet(serving=new), bucket())
+    assert found.servers == (
+        ServerChange(
+            *("g", "groups/g.yaml", ("n1", "n2"), "s:1", "s:2", ("--a", "--b"), ("--a", "--b"))
+        ),
+    )
+    assert (found.actions, found.is_possible) == ((), True)
+    turned = replace(old, flags=("--b", "--a"))
+    assert preview(fleet(serving=old), fleet(serving=turned), bucket()).servers == ()
+    assert preview(Fleet(), fleet(serving=old), bucket()).servers[0].image_before is None
+    assert preview(fleet(serving=old), Fleet(), bucket()).servers == ()
+    base, head = (
+        fleet(nodes=0, membership=Membership(Registry.SWARM, "a=b", 8080), serving=serving)
+        for serving in (None, old)
+    )
+    (change,) = preview(base, head, bucket()).servers
+    assert change.nodes == ("any node of g",)
 
 
 def test_waves_are_not_all_nodes_at_once() -> None:

@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +20,7 @@ from reconciler.preview.report import (
     NodeUsage,
     Preview,
     Remark,
+    ServerChange,
     Usage,
 )
 from reconciler.preview.text import render_text
@@ -97,6 +100,91 @@ def test_the_text_says_what_happens_where() -> None:
     )
 
 
+NEW_SERVER = ServerChange(
+    group="ads",
+    path="groups/ads.yaml",
+    nodes=("ads-1", "ads-2"),
+    image_before="tensorflow/serving:2.19.0",
+    image_after="tensorflow/serving:2.20.0",
+    flags_before=("--enable_batching=true", "--x=1"),
+    flags_after=("--enable_batching=true", "--x=2", "--y"),
+)
+COURSE = "replaced, one node after the other, on nodes with RECONCILER_SUPERVISE=follow"
+
+
+def test_the_summary_names_the_group_whose_server_changes() -> None:
+    assert summarize(replace(PREVIEW, servers=(NEW_SERVER,))) == (
+        "1 model changes on 2 nodes: 2.4 GB to download, fits; git asks for another server in"
+        " group ads"
+    )
+    alone = replace(PREVIEW, actions=(), usages=(), servers=(NEW_SERVER,))
+    assert summarize(alone) == "git asks for another server in group ads"
+    both = replace(alone, servers=(NEW_SERVER, replace(NEW_SERVER, group="b")))
+    assert summarize(both) == "git asks for other servers in 2 groups"
+
+
+def test_the_text_says_which_server_takes_the_place_of_which() -> None:
+    made = render_text(replace(PREVIEW, servers=(NEW_SERVER,)))
+    assert (
+        "\n\ngroup ads\n"
+        f"  the server of ads-1, ads-2: {COURSE}\n"
+        "    image    tensorflow/serving:2.19.0 -> tensorflow/serving:2.20.0\n"
+        "    add      --x=2 --y\n"
+        "    remove   --x=1\n"
+        "\ngroup search\n"
+    ) in made
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image_before": None}, "image    as it is -> tensorflow/serving:2.20.0"),
+        ({"flags_before": None, "flags_after": ("--a",)}, "flags    as they are -> --a"),
+        ({"flags_before": ("--a",), "flags_after": None}, "flags    --a -> as they are"),
+        ({"flags_before": None, "flags_after": ()}, "flags    as they are -> none of its own"),
+        ({"flags_after": ()}, "remove   --enable_batching=true --x=1\n"),
+    ],
+)
+def test_what_git_leaves_open_is_said_to_be_left(changes: dict[str, Any], words: str) -> None:
+    made = render_text(replace(PREVIEW, servers=(replace(NEW_SERVER, **changes),)))
+    assert f"    {words}" in made
+    assert COURSE in made
+
+
+def test_what_git_names_no_more_replaces_nothing() -> None:
+    gone = replace(NEW_SERVER, image_after=None, flags_after=None)
+    made = render_text(replace(PREVIEW, servers=(gone,)))
+    assert "ads-1, ads-2: not replaced: what git names no more stays as it runs\n" in made
+    assert COURSE not in made
+
+
+def test_the_json_says_it_too() -> None:
+    (made,) = json.loads(render_json(replace(PREVIEW, servers=(NEW_SERVER,))))["servers"]
+    assert made == {
+        "group": "ads",
+        "path": "groups/ads.yaml",
+        "nodes": ["ads-1", "ads-2"],
+        "image_before": "tensorflow/serving:2.19.0",
+        "image_after": "tensorflow/serving:2.20.0",
+        "flags_before": ["--enable_batching=true", "--x=1"],
+        "flags_after": ["--enable_batching=true", "--x=2", "--y"],
+        "flags_added": ["--x=2", "--y"],
+        "flags_removed": ["--x=1"],
+        "replaces": True,
+        "sentence": COURSE,
+    }
+
+
+def test_the_comment_says_it_too_and_no_flag_becomes_markup() -> None:
+    evil = replace(NEW_SERVER, flags_after=(f"--a={EVIL}",))
+    made = render_markdown(replace(PREVIEW, servers=(evil,)))
+    assert "**Servers**" in made
+    assert f"- **ads** on ads\\-1, ads\\-2: {escape(COURSE)}\n" in made
+    assert "  - image tensorflow/serving\\:2.19.0 → tensorflow/serving\\:2.20.0\n" in made
+    for markup in ("<img", "@org", "#1", "](http", "http://"):
+        assert markup not in made
+
+
 def test_the_text_moves_no_cursor() -> None:
     made = replace(PREVIEW, head=replace(PREVIEW.head, subject="a\x1b[2Jb\rc"))
     assert "\x1b" not in render_text(made)
@@ -116,6 +204,7 @@ def test_the_json_has_its_keys() -> None:
         "download_bytes",
         "sizes_known",
         "actions",
+        "servers",
         "usages",
         "remarks",
         "problems",

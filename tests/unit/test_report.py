@@ -1,6 +1,7 @@
 """A rendered report says what the schema describes, whatever the report holds."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -9,8 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.model import Commit, Condition, Deployment, Outcome, Phase, Problem, Progress
+from reconciler.planning.peers import ServerStanding, ServerState
 from reconciler.resources import data_folder
-from reconciler.status.report import WORST_FIRST, Disk, NodeReport, render, timestamp, worst_first
+from reconciler.status.report import (
+    WORST_FIRST,
+    Disk,
+    NodeReport,
+    name_version,
+    render,
+    timestamp,
+    worst_first,
+)
 
 SCHEMA: dict[str, Any] = json.loads((data_folder("schema") / "status.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(
@@ -67,6 +77,7 @@ _reports = st.builds(
         st.builds(Problem, _texts, st.integers(0, 9), st.integers(0, 9), _texts), max_size=2
     ).map(tuple),
     disk=st.none() | st.builds(Disk, _sizes, _sizes, _sizes),
+    server=st.none() | st.builds(ServerStanding, _texts, st.sampled_from(ServerState), _texts),
 )
 
 
@@ -149,3 +160,15 @@ def outcome(model: str, phase: Phase = Phase.DEPLOYED) -> Outcome:
 
 def report_of(*outcomes: Outcome) -> NodeReport:
     return NodeReport("search-1", "search", "0.1.0", 0, 1000, True, "did this", outcomes=outcomes)
+
+
+def test_versions_by_name_have_their_names_beside_their_numbers() -> None:
+    plain, named = outcome("plain"), replace(outcome("ranker"), names={10**12: "1.0.0", 7: "0.0.7"})
+    rendered = render(report_of(named, plain))["deployments"]
+    assert [item["version_names"] for item in rendered] == [
+        {},
+        {"7": "0.0.7", "1000000000000": "1.0.0"},
+    ]
+    assert name_version(rendered[1], 10**12) == "1.0.0"
+    assert name_version(rendered[1], 8) == "8"
+    assert name_version({}, 8) == "8"  # of an older agent

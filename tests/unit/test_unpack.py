@@ -22,11 +22,13 @@ from hypothesis import strategies as st
 
 from reconciler.errors import DownloadError, InstallError
 from reconciler.model import LocalVersion, Progress, Query, Snapshot
+from reconciler.planning import versions
 from reconciler.sources.file import FileSource
 from reconciler.sources.sums import read_sums, render_sums
 from reconciler.store import unpack
+from reconciler.store.collect import clear_leftovers
 from reconciler.store.lanes import Lanes, Patience
-from reconciler.store.room import Claim
+from reconciler.store.room import Claim, Room
 from reconciler.store.store import Store
 from reconciler.store.unpack import Unpacking
 from tests.archives import (
@@ -68,12 +70,24 @@ class World:
     def list(self) -> Snapshot:
         return FileSource().list(Query(f"file://{self.source}")).snapshots[42]
 
-    def fetch(self, snapshot: Snapshot, sha256: Mapping[str, str] | None = None) -> LocalVersion:
+    def fetch(
+        self,
+        snapshot: Snapshot,
+        sha256: Mapping[str, str] | None = None,
+        most_bytes: int | None = None,
+    ) -> LocalVersion:
         async def run() -> LocalVersion:
             store = Store(self.models)
             try:
                 advance = self.progress.append
-                return await store.fetch("ranker", snapshot, FileSource(), advance, sha256=sha256)
+                return await store.fetch(
+                    "ranker",
+                    snapshot,
+                    FileSource(),
+                    advance,
+                    sha256=sha256,
+                    most_bytes=most_bytes,
+                )
             finally:
                 store.close()
 
@@ -98,9 +112,71 @@ class World:
         return read_files(self.models / ".staging")
 
 
+class Disk(Room):
+    """A disk of its own size, of which as much is free as the files in `folder` leave."""
+
+    def __init__(self, folder: Path, lanes: Lanes, size_bytes: int = 2**40) -> None:
+        super().__init__(folder, lanes)
+        self._folder, self._size_bytes = folder, size_bytes
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
+
+    def _ask_disk(self) -> int:
+        return self._size_bytes - self.used_bytes
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
+
+
+FINDERS = ("__MACOSX/._export", "__MACOSX/export/._saved_model.pb", ".DS_Store", "export/.DS_Store")
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("within", ["", "export/"])
+@pytest.mark.parametrize("content", [b"\0\5\x16\7", bytes(100_000)], ids=["small", "large"])
+def test_what_finder_puts_beside_a_model_is_left_out(
+    world: World, packing: Packing, within: str, content: bytes
+) -> None:
+    files = {within + path: data for path, data in WHOLE.items()}
+    archive = pack({**dict.fromkeys(FINDERS, content), **files}, packing)
+    world.fetch(world.publish(f"42.{packing}", archive))
+    assert world.installed == WHOLE
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "__macosx/a",
+        "__MACOSX",
+        "__MACOSX.txt",
+        "._export",
+        "Thumbs.db",
+        ".DS_Store/a",
+        "DS_Store",
+        ".ds_store",
+    ],
+)
+def test_nothing_that_only_looks_like_it_is_left_out(world: World, name: str) -> None:
+    snapshot = world.publish("42.zip", pack({**WHOLE, name: b"1"}, "zip"))
+    world.fetch(snapshot)
+    assert world.installed == {**WHOLE, name: b"1"}
+    # Nor does it make two folders one.
+    shutil.rmtree(world.models)
+    within = {f"export/{path}": data for path, data in WHOLE.items()}
+    with pytest.raises(InstallError, match="neither at its top nor within one single folder"):
+        world.fetch(world.publish("42.zip", pack({**within, name: b"1"}, "zip")))
+
+
+@pytest.mark.parametrize("name", ["__MACOSX/../../a", "__MACOSX//a", "../.DS_Store", "/.DS_Store"])
+def test_a_name_that_leads_elsewhere_is_refused_under_finders_too(world: World, name: str) -> None:
+    with pytest.raises(InstallError) as caught:
+        world.fetch(world.publish("42.zip", pack({**WHOLE, name: b"1"}, "zip")))
+    assert caught.value.reason == "BadArchive"
+    assert not (world.models / "ranker" / "42").exists()
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -250,10 +326,12 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "tar: a control character": ("42.tar", tar_of(make_member("a\nb")), "control character"),
     "tar: no text": ("42.tar", tar_of(make_member("a\udcff")), "control character"),
     "tar: too long": ("42.tar", tar_of(make_member("x" * 300)), "too long for a file system"),
+    "tar: too deep": ("42.tar", tar_of(make_member("a/" * 32 + "a")), "lies too deep"),
     "tar: a header that never ends": ("42.tgz", endless_header(), "longer than any name needs"),
     "tar: not compressed": ("42.tar.gz", tar_of(), "cut off or damaged"),
     "tar: compressed": ("42.tar", gzip.compress(tar_of()), "cut off or damaged"),
     "tar: goes on after its end": ("42.tgz", gzip.compress(tar_of() + bytes(2**25)), "goes on"),
+    "tar: parts without content": ("42.tgz", gzip.compress(b"") * 50_000, "without content"),
     "tar: nothing": ("42.tar", b"", "cut off or damaged"),
     "zip: absolute": ("42.zip", zip_of(("/etc/passwd", b"")), "absolute path"),
     "zip: parent": ("42.zip", zip_of(("../x", b"")), "points elsewhere"),
@@ -353,6 +431,17 @@ def test_a_bomb_is_refused(world: World, packing: Packing, monkeypatch: pytest.M
     check_that_nothing_came(world)
 
 
+@pytest.mark.parametrize("packing", ["tar.gz", "zip"])
+def test_a_bomb_among_what_is_left_out_is_refused(
+    world: World, packing: Packing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpack, "SMALL_BYTES", 1024 * 1024)
+    archive = pack({**WHOLE, "__MACOSX/zeros": bytes(16 * 1024 * 1024)}, packing)
+    with pytest.raises(InstallError, match=r"unpack to more than \d+.* MB"):
+        world.fetch(world.publish(f"42.{packing}", archive))
+    check_that_nothing_came(world)
+
+
 def test_a_bomb_that_lies_about_its_size_is_refused_all_the_same(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,16 +477,60 @@ def test_ten_million_entries_are_not_even_read(
     check_that_nothing_came(world)
 
 
+def test_folders_that_files_bring_with_them_count_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 100,000 entries may name a path of its own, and each part of it is a folder."""
+    monkeypatch.setattr(versions, "MAX_FILES", 1000)
+    deep = {f"{number}/" + "a/" * 29 + "a": b"" for number in range(50)}
+    with pytest.raises(InstallError, match="more than the 1,000 files and folders") as raised:
+        world.fetch(world.publish("42.tar.gz", pack(deep, "tar.gz")))
+    assert raised.value.reason == "BadArchive"
+    check_that_nothing_came(world)
+
+
 async def test_what_says_that_it_is_too_large_is_not_begun(world: World) -> None:
     snapshot = world.publish("42.zip", pack({**WHOLE, "zeros": bytes(1024 * 1024)}, "zip"))
     claim, folder, lanes = Claim(0), world.folder / "unpacked", Lanes(1, Patience())
-    archive = world.source / "42.zip"
-    unpacking = Unpacking("ranker", snapshot, archive, folder, claim, free_bytes=1024 * 1024)
+    archive, disk = world.source / "42.zip", Disk(world.folder / "unpacked", lanes, 1024 * 1024)
+    unpacking = Unpacking("ranker", snapshot, archive, folder, disk, claim)
     with pytest.raises(DownloadError, match=r"unpacks to 1\.1 MB or more and 1\.0 MB are free"):
         await unpacking.run(lanes)
     lanes.close()
     assert list(folder.iterdir()) == []
     assert claim.taken_bytes == 0
+
+
+async def test_archives_that_are_unpacked_at_once_do_not_fill_the_disk_together(
+    world: World,
+) -> None:
+    mib = 1024 * 1024
+    snapshot = world.publish("42.tar.gz", pack({**WHOLE, "zeros": bytes(16 * mib)}, "tar.gz"))
+    lanes, archive, folder = Lanes(2, Patience()), world.source / "42.tar.gz", world.folder / "all"
+    disk = Disk(folder, lanes, 18 * mib)
+    answers = await asyncio.gather(
+        *(
+            Unpacking("ranker", snapshot, archive, folder / name, disk, Claim(0)).run(lanes)
+            for name in "ab"
+        ),
+        return_exceptions=True,
+    )
+    lanes.close()
+    refused = [answer for answer in answers if isinstance(answer, DownloadError)]
+    assert [error.reason for error in refused] in (["DiskFull"], ["DiskFull"] * 2)
+    assert disk.used_bytes <= (18 + 4 + 4) * mib, "each may be a step ahead of what was measured"
+
+
+def test_what_the_quota_leaves_no_room_for_is_not_installed(world: World) -> None:
+    files = {**WHOLE, "zeros": bytes(1024 * 1024)}
+    snapshot = world.publish("42.tar.gz", pack(files, "tar.gz"))
+    with pytest.raises(DownloadError, match=r"quota leaves it 500\.0 kB; its archive") as raised:
+        world.fetch(snapshot, most_bytes=500_000)
+    assert raised.value.reason == "GroupQuotaExceeded"
+    assert not (world.models / "ranker").exists()
+    assert {Path(name).name for name in world.staged} == {"42.tar.gz", "journal"}
+    world.fetch(snapshot, most_bytes=2_000_000)
+    assert world.installed == files
 
 
 @pytest.mark.parametrize("packing", ["tar.gz", "zip"])
@@ -406,7 +539,7 @@ async def test_an_archive_is_never_held_in_memory(world: World, packing: Packing
     snapshot = world.publish(f"42.{packing}", pack({**WHOLE, "noise": noise}, packing))
     lanes, archive = Lanes(1, Patience()), world.source / f"42.{packing}"
     folder = world.folder / "unpacked"
-    unpacking = Unpacking("ranker", snapshot, archive, folder, Claim(0), free_bytes=2**40)
+    unpacking = Unpacking("ranker", snapshot, archive, folder, Disk(folder, lanes), Claim(0))
     tracemalloc.start()
     try:
         await unpacking.run(lanes)
@@ -471,6 +604,39 @@ def test_a_kill_between_any_two_steps(tmp_path: Path) -> None:
             assert number > 15, "no step was seen"
             return
     raise AssertionError("a fetch has more steps than expected")
+
+
+def test_a_kill_while_a_broken_version_is_replaced_leaves_nothing_behind(tmp_path: Path) -> None:
+    files = {"saved_model.pb": b"a graph", "assets/words": b"words"}
+    broken = {**files, "saved_model.pb": b"A graph"}
+    for number in range(1, 200):
+        world = World(tmp_path / str(number))
+        snapshot = world.publish("42/model.zip", pack(files, "zip", "export/"))
+        world.fetch(snapshot)
+        write_files(world.models / "ranker/42", broken)
+        is_done = die_before_step(number, partial(world.fetch, snapshot))
+        world.fetch(snapshot)
+        assert world.installed == files
+        assert world.verify()
+        clear_leftovers(world.models)
+        assert {path.name for path in (world.models / "ranker").iterdir()} == {".manifests", "42"}
+        if is_done:
+            assert number > 15, "no step was seen"
+            return
+    raise AssertionError("a fetch has more steps than expected")
+
+
+def test_a_packed_version_whose_manifest_was_not_written_is_only_given_one(world: World) -> None:
+    """As after a kill, or where the disk became full, right after the version was renamed."""
+    snapshot = world.publish("42.zip", pack(WHOLE, "zip"))
+    world.fetch(snapshot)
+    installed = (world.models / "ranker/42").stat().st_ino
+    (world.models / "ranker/.manifests/42.json").unlink()
+    world.fetch(snapshot)
+    assert world.verify()
+    assert (world.models / "ranker/42").stat().st_ino == installed
+    assert {path.name for path in (world.models / "ranker").iterdir()} == {".manifests", "42"}
+    assert world.staged == {}
 
 
 # --- disks ------------------------------------------------------------------------------------
@@ -554,12 +720,15 @@ def pack_anything(entries: list[tuple[str, bytes, bytes]], packing: Packing) -> 
     return pack_tar(members, compressed=packing != "tar")
 
 
-def what_is_in(entries: list[tuple[str, bytes, bytes]]) -> dict[str, bytes]:
-    """Return the files that an installation must consist of, if there is one."""
+def what_is_in(entries: list[tuple[str, bytes, bytes]], packing: Packing) -> dict[str, bytes]:
+    """Return the files that an installation must consist of, if there is one.
+
+    In a zip every name that ends in a slash is a folder's.
+    """
     files = {
         str(PurePosixPath(name)): content
         for name, kind, content in entries
-        if kind != tarfile.DIRTYPE
+        if kind != tarfile.DIRTYPE and not (packing == "zip" and name.endswith("/"))
     }
     if "saved_model.pb" in files:
         return files
@@ -583,7 +752,7 @@ def test_any_archive_is_refused_or_becomes_its_files_and_nothing_else(
             assert str(error).isprintable()
             check_that_nothing_came(world)
         else:
-            assert world.installed == what_is_in(entries)
+            assert world.installed == what_is_in(entries, packing)
             assert world.staged == {}
             assert {path.name for path in world.folder.iterdir()} == {"models", "source"}
             assert {path.name for path in world.models.iterdir()} == {"ranker", ".staging"}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.model import Listing, Query, StoredFile
+from reconciler.model import Listing, Query, Rule, StoredFile, VersionScheme
 from reconciler.planning.savedmodel import find_missing
 from reconciler.planning.versions import check_path, group_versions, parse_version
 
@@ -161,3 +161,32 @@ def test_a_savedmodel_without_any_one_of_its_shards_is_incomplete(
     assert find_missing(whole) is None
     lost = data.draw(st.sampled_from(whole))
     assert find_missing(name for name in whole if name != lost) == lost
+
+
+def test_the_names_of_a_scheme_stand_in_the_place_of_numbers() -> None:
+    """Folders, folders with an archive and archives alike; what is named otherwise is ignored."""
+    paths = [
+        "1.9.0/saved_model.pb",
+        "1.10.0.zip",
+        "1.11.0/export.tar.gz",
+        "42/saved_model.pb",
+        "v1.12.0/saved_model.pb",
+        "1.12/saved_model.pb",
+        "42.zip",
+    ]
+    query = Query("gs://acme/ranker", scheme=VersionScheme(Rule.SEMVER))
+    found = group_versions(query, [StoredFile(path, 1, 1, 1, 0.0) for path in paths], 100.0)
+    ascending = [each for _, each in sorted(found.snapshots.items())]
+    assert [(each.title, each.folder, each.archive) for each in ascending] == [
+        ("1.9.0", "1.9.0", None),
+        ("1.10.0", "", "1.10.0.zip"),
+        ("1.11.0", "1.11.0", "export.tar.gz"),
+    ]
+    assert found.refused == {}
+
+
+def test_a_refusal_names_the_version_as_people_do() -> None:
+    files = [StoredFile(path, 1, 1, 1, 0.0) for path in ("1.9.0/saved_model.pb", "1.9.0.zip")]
+    query = Query("gs://acme/ranker", scheme=VersionScheme(Rule.SEMVER))
+    (sentence,) = group_versions(query, files, 100.0).refused.values()
+    assert sentence.startswith("version 1.9.0 of gs://acme/ranker is refused: it is there more")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.history.read import Entry, State
-from reconciler.model import Commit, Deployment, Lock, LockedVersion
+from reconciler.model import Commit, Deployment, Lock, LockedVersion, VersionScheme
 from reconciler.rollback.way_back import (
     asks_the_same,
     compose_lock,
@@ -167,9 +167,9 @@ def test_the_newest_state_that_served_a_version_of_this_source() -> None:
         state(42),
     )
     steps = follow(history(*states), PATH)
-    assert find_serving(steps, 41, SOURCE) == states[1]
-    assert find_serving(steps, 42, SOURCE) == states[3]
-    assert find_serving(steps, 40, SOURCE) is None
+    assert find_serving(steps, 41, SOURCE, VersionScheme()) == states[1]
+    assert find_serving(steps, 42, SOURCE, VersionScheme()) == states[3]
+    assert find_serving(steps, 40, SOURCE, VersionScheme()) is None
 
 
 def test_locks_come_newest_first_after_the_one_that_is_meant() -> None:

@@ -62,9 +62,13 @@ export function commitName(commit) {
   return h("code", { title: `${commit.id}\n${commit.subject}\n${commit.author}` }, commit.id.slice(0, 7));
 }
 
+// What people call a version that TensorFlow Serving knows by its number.
+const versionName = (item, version) => item.version_names[version] ?? String(version);
+
 // "41 → 42" where another version serves than is wanted. Told to a screen reader in words.
-function versions(serving, wanted) {
-  const [now, then] = [serving.join(", ") || "none", wanted.join(" or ") || "?"];
+function versions(serving, wanted, item) {
+  const name = (version) => versionName(item, version);
+  const [now, then] = [serving.map(name).join(", ") || "none", wanted.map(name).join(" or ") || "?"];
   if (now === then) return h("span", {}, now);
   return h("span", {}, h("span", { "aria-hidden": "true" }, `${now} → ${then}`),
     h("span.aside", {}, `serving ${now}, wanted ${then}`));
@@ -124,7 +128,7 @@ const deployments = {
     return [
       opener(deploymentName(item), isOpen, h("strong", {}, item.model), muted(` ${item.group}`)),
       pill(item.phase),
-      h("span.number", {}, versions(serving, settled ? serving : item.wanted_versions)),
+      h("span.number", {}, versions(serving, settled ? serving : item.wanted_versions, item)),
       [stack(counts, PHASES), item.wanted_replicas
         ? `${number(item.available_replicas)} of ${number(item.wanted_replicas)}`
         : item.serving_replicas ? `${number(item.serving_replicas)} left` : "none wanted"],
@@ -142,18 +146,19 @@ const deployments = {
       item.nodes.map((standing) => [
         [h("a.strong", { href: linkTo("nodes", { open: standing.node }) }, standing.node),
           standing.role === "leaving" ? muted(" leaving") : null],
-        ...standingCells(standing)])),
+        ...standingCells(standing, item)])),
   ],
 };
 
-function standingCells(standing) {
+function standingCells(standing, item) {
   const { progress, serving_versions: serving, wanted_version: wanted, phase } = standing;
   const settled = wanted === null || ["Deployed", "Stopped"].includes(phase);
-  const labels = Object.entries(standing.labels).map(([label, version]) => `${label} ${version}`);
+  const labels = Object.entries(standing.labels)
+    .map(([label, version]) => `${label} ${versionName(item, version)}`);
   return [
     pill(phase),
     h("span.number", {}, phase === "Unknown" && !serving.length ? "?"
-      : versions(serving, settled ? serving : [wanted]),
+      : versions(serving, settled ? serving : [wanted], item),
     labels.length ? muted(` ${labels.join(" · ")}`) : null),
     [h("span", {}, standing.sentence), " ", muted(standing.reason),
       progress ? h("span.progress", {},
@@ -209,7 +214,7 @@ const nodes = {
         here.map(({ item, standing }) => [
           [h("a.strong", { href: linkTo("deployments", { open: deploymentName(item) }) }, item.model),
             standing.role === "leaving" ? muted(" leaving") : null],
-          ...standingCells(standing)]))
+          ...standingCells(standing, item)]))
         : h("p.muted", {}, "Nothing is to be served here, as far as is known."),
     ];
   },
@@ -244,7 +249,8 @@ const changes = {
     ago(change.time),
     [pill(change.result), change.result === "failed" ? muted(` ${change.reason}`) : null],
     [h("strong", {}, change.model), change.group ? muted(` ${change.group}`) : null],
-    h("span.number", {}, change.to_version === null ? "none" : String(change.to_version)),
+    h("span.number", {}, 
+      change.to_name ?? (change.to_version === null ? "none" : String(change.to_version))),
     h("span", { title: change.nodes.join(", ") }, change.nodes.length > 4
       ? `${change.nodes.slice(0, 3).join(", ")} and ${number(change.nodes.length - 3)} more`
       : change.nodes.join(", ")),

@@ -20,7 +20,7 @@ export const VIEWS = {
   deployments: { label: "Deployments", table: TABLES.deployments, facet: "phase", values: PHASES,
     items: (view) => view.deployments,
     words: (item) => [deploymentName(item), item.phase, item.sentence, item.source,
-      item.description, item.wanted_versions,
+      item.description, item.wanted_versions, Object.values(item.version_names),
       item.nodes.map(({ node, serving_versions: versions }) => [node, versions])] },
   nodes: { label: "Nodes", table: TABLES.nodes, facet: "state", values: STATES,
     items: (view) => view.nodes.toSorted((a, b) => rank(a) - rank(b)),
@@ -28,7 +28,7 @@ export const VIEWS = {
       node.applied?.id, node.program_version, node.conditions.map(({ name }) => name)] },
   changes: { label: "Changes", table: TABLES.changes, facet: "result", values: RESULTS,
     items: (view) => view.changes,
-    words: (change) => [change.group, change.model, change.to_version, change.result,
+    words: (change) => [change.group, change.model, change.to_version, change.to_name, change.result,
       change.reason, change.commit_id, change.nodes] },
 };
 

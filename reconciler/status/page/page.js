@@ -239,10 +239,11 @@ function rowView(item) {
 }
 
 function versionsView(item) {
-  const serving = item.serving_versions.join(", ") || "none";
+  const name = (version) => item.version_names?.[version] ?? String(version);
+  const serving = item.serving_versions.map(name).join(", ") || "none";
   const wanted = item.phase === "Deployed" ? serving
-    : item.leaving || item.stop ? "none" : String(item.wanted_version ?? "?");
-  const labels = Object.entries(item.labels).map(([label, version]) => `${label} ${version}`);
+    : item.leaving || item.stop ? "none" : item.wanted_version === null ? "?" : name(item.wanted_version);
+  const labels = Object.entries(item.labels).map(([label, version]) => `${label} ${name(version)}`);
   return [
     serving === wanted
       ? h("span", {}, serving)
@@ -280,7 +281,8 @@ function changeView(change) {
   return h("tr", {},
     h("td", { "data-label": "When" }, ago(change.time)),
     h("td", { "data-label": "Model" }, h("strong", {}, change.model)),
-    h("td.version", { "data-label": "Version" }, `${change.from ?? "none"} → ${change.to ?? "none"}`),
+    h("td.version", { "data-label": "Version" }, 
+      `${change.from_name ?? change.from ?? "none"} → ${change.to_name ?? change.to ?? "none"}`),
     h("td", { "data-label": "Result" },
       h(`span.result.${change.result}`, { title: change.why }, change.result),
       seconds === null ? null
