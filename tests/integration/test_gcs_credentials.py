@@ -26,6 +26,7 @@ from reconciler.sources.registry import Sources
 from reconciler.sources.source import TransientReadError, read_range
 from reconciler.store.lanes import Patience
 from reconciler.store.store import Store
+from reconciler.threads import run_beside
 from tests.bucket import WHOLE, FakeBucket, read_files, run_fake_gcs
 from tests.faultproxy import Fault, FaultProxy, Request, always, run_proxy
 from tests.tokens import Issuer, make_private_key, run_issuer
@@ -444,7 +445,7 @@ async def test_readers_who_wait_for_one_token_share_the_answer(
     world.issuer.fault = refuse
     lock = CountingLock()
     monkeypatch.setattr(access, "_renewing", lock)
-    readers = [asyncio.create_task(asyncio.to_thread(access.renew_token)) for _ in range(8)]
+    readers = [asyncio.create_task(run_beside(access.renew_token, "reader")) for _ in range(8)]
     async with asyncio.timeout(10):
         while lock.count < 8:
             await asyncio.sleep(0.01)
