@@ -178,6 +178,7 @@ class Agent:
             members_trouble=self.watches.find_members_trouble(desired),
             notifications=self.watches.notifications,
             supervised=self._supervisor.condition if self._supervisor else None,
+            server=self._server,
         )
         now = self._clock()
         with self._tracing.span("plan"):
@@ -192,7 +193,7 @@ class Agent:
         if newest.settled and world.git_trouble is None:
             self._applied = desired.commit
         self._remember()
-        await self._herald.tell(world, newest, done, self._applied, self._server)
+        await self._herald.tell(world, newest, done, self._applied)
         self._tracing.end_look(
             newest.steps,
             is_moving=self._hands.busy or newest.in_motion or not self.watches.answered,

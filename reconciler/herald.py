@@ -55,12 +55,7 @@ class Herald:
         )
 
     async def tell(
-        self,
-        world: World,
-        plan: Plan,
-        done: Sequence[Note],
-        applied: Commit | None,
-        server: ServerStanding | None,
+        self, world: World, plan: Plan, done: Sequence[Note], applied: Commit | None
     ) -> None:
         """Say what one tick found and what it did."""
         for note in done:
@@ -89,7 +84,7 @@ class Herald:
                 members=tuple(member.name for member in desired.group.nodes)
                 if desired.group
                 else (),
-                server=server,
+                server=world.server,
             )
         )
         for change in changes:

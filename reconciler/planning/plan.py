@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from reconciler.model import (
+    NUMBER,
     Deployment,
     Local,
     LocalVersion,
@@ -16,7 +17,6 @@ from reconciler.model import (
     Query,
     Served,
     Unavailable,
-    VersionScheme,
     VersionStatus,
 )
 from reconciler.planning.conditions import find_change_condition, find_conditions
@@ -107,7 +107,6 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
     trials = find_trials(targets, local, memory, seen, now)
     goals = trials.withhold(goals)
     room = find_room(targets, local, world.fetching or {}, desired.group)
-
     limits_bytes = limit_unpacked(targets, local, desired.group, room)
 
     steps: list[Step] = [*_fetches(targets, room, limits_bytes, memory, now), *trials.steps]
@@ -143,7 +142,7 @@ def plan(world: World, memory: Memory, limits: Limits, now: float) -> Plan:
             ),
             trials=trials.withheld.get(model, {}),
             titles={v: found.title for v, found in local.versions.get(model, {}).items()},
-            scheme=schemes.get(model, VersionScheme()),
+            scheme=schemes.get(model, NUMBER),
         )
 
     group = desired.group.name if desired.group else ""

@@ -20,7 +20,7 @@ from reconciler.model import (
     Unavailable,
 )
 from reconciler.planning.memory import Memory
-from reconciler.planning.peers import Peers
+from reconciler.planning.peers import Peers, ServerStanding
 from reconciler.planning.rollout import Request
 
 
@@ -114,6 +114,8 @@ class World:
     """Whether the buckets' notifications are read; None where none are asked for."""
     supervised: Condition | None = None
     """How the server's container is; None where it is not this agent's to look after."""
+    server: ServerStanding | None = None
+    """How far the server is with what git asks; None where it leaves that to others."""
 
 
 @dataclass(frozen=True, slots=True)
