@@ -11,10 +11,11 @@ from reconciler.model.group import Group, Member, Membership, Quota, Registry, S
 from reconciler.model.local import Local, LocalVersion, Staged
 from reconciler.model.outcome import Condition, Outcome, Pause, Phase, Progress
 from reconciler.model.rollout import Golden, Rollout, Strategy, Wave
-from reconciler.model.scheme import Rule, VersionScheme
+from reconciler.model.scheme import NUMBER, Rule, VersionScheme
 from reconciler.model.served import Ask, Served, ServerConfig, State, VersionStatus
 
 __all__ = [
+    "NUMBER",
     "Ask",
     "Available",
     "Commit",

