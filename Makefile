@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 
 .PHONY: demo test check format unit integration conformance e2e swarm protocol system-packages docker-packages \
-  chaos fuzz clean
+  chaos fuzz bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/reconciler demo $(ARGS)
@@ -34,6 +35,16 @@ chaos: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.fuzz --seed $(SEED) --seconds $(SECONDS) $(ARGS)
+
+# All figures of docs/performance.md, in some 40 minutes of a machine that does nothing else.
+bench: $(VENV)/.test $(PEERS)/.installed
+	$(BIN)/python -m bench $(ARGS)
+
+# Whom the agent is measured against: their pins exclude ours, so they have a virtualenv of their own.
+$(PEERS)/.installed: bench/sync/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement $<
+	touch $@
 
 protocol: $(VENV)/.test
 	$(BIN)/python -m reconciler.serving.protocol.generate
@@ -72,4 +83,4 @@ docker-packages:
 	mkdir -p /run/sshd
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)
