@@ -43,7 +43,8 @@ class Inventory:
         self._rotation = Rotation(clock)
         self._found: dict[str, _Found] = {}
         self._models: tuple[str, ...] = ()
-        self._listed_ns: int | None = None
+        self._listed: tuple[int, int] | None = None
+        """When the folder of all models was changed last when it was listed, and when that was."""
         self._versions: Mapping[str, Mapping[int, LocalVersion]] = {}
         self._strays: tuple[str, ...] = ()
         self._marked: set[str] = set()
@@ -100,7 +101,8 @@ class Inventory:
         """
         known = {
             (path.parent.parent.name, int(path.stem)): manifest
-            for path, (_, manifest) in self._manifests.items()
+            # A copy: meanwhile another thread may read a manifest that is new.
+            for path, (_, manifest) in self._manifests.copy().items()
             if manifest is not None
         }
         return {key: manifest for key, manifest in known.items() if key not in self._broken}
@@ -138,11 +140,12 @@ class Inventory:
         """Return the names of the models' folders, by the same value while the folder is the same.
 
         A folder that was changed a moment ago is listed again: its time may not tell two changes
-        apart that come close to each other.
+        apart that come close to each other. And one whose time is another than before, be it an
+        older one, as where the clock was set back.
         """
         changed_ns = self._models_dir.stat().st_mtime_ns
-        if self._listed_ns is None or changed_ns + _SETTLED_NS > self._listed_ns:
-            self._listed_ns = time.time_ns()
+        if self._listed is None or not _is_settled(changed_ns, *self._listed):
+            self._listed = changed_ns, time.time_ns()
             models = tuple(sorted(_list_folders(self._models_dir)))
             return self._models if models == self._models else models
         return self._models
@@ -178,6 +181,11 @@ class Inventory:
 def read_inventory(models_dir: Path) -> Local:
     """Return what `models_dir` holds, once; see Inventory.read."""
     return Inventory(models_dir).read()
+
+
+def _is_settled(changed_ns: int, listed_change_ns: int, listed_at_ns: int) -> bool:
+    """Whether a folder's time says that it is as it was when it was listed."""
+    return changed_ns == listed_change_ns and changed_ns + _SETTLED_NS <= listed_at_ns
 
 
 def _list_folders(folder: Path) -> Iterator[str]:

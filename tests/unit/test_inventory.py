@@ -121,7 +121,7 @@ def test_a_manifest_that_changed_is_read_again_and_others_are_not(
     monkeypatch.setattr("reconciler.store.inventory.read_manifest", count)
     inventory = Inventory(models)
     first = inventory.read()
-    assert inventory.read() == first
+    assert inventory.read().versions == first.versions
     assert sorted(reads) == ["1.json", "2.json"]
     path = models / "ranker/.manifests/1.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "digest": DIGEST}))

@@ -1,6 +1,8 @@
 """A models folder with thousands of models, looked at a share at a time."""
 
 import os
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -87,6 +89,49 @@ def test_two_changes_that_come_close_to_each_other_are_both_seen(models: Path) -
     (models / "second").mkdir()
     os.utime(models, ns=(changed_ns, changed_ns))  # as where the clock of files is a coarse one
     assert "second" in inventory.read(()).versions
+
+
+def test_a_clock_that_was_set_back_hides_no_model(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory = Inventory(models, Clock())
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time_ns", lambda now=time.time_ns: now() + 3600 * 10**9)
+        inventory.read(())
+    (models / "new").mkdir()
+    settle(models)
+    assert "new" in inventory.read(()).versions
+
+
+def test_what_is_installed_can_be_asked_for_while_more_is_found(models: Path) -> None:
+    for model in MODELS:
+        folder = models / model / ".manifests"
+        folder.mkdir()
+        manifest = '{"source": "s", "digest": "d", "installed_at_seconds": 0, "files": []}'
+        (folder / "1.json").write_text(manifest)
+    inventory = Inventory(models, Clock())
+    failures: list[BaseException] = []
+    is_read = threading.Event()
+
+    def ask() -> None:
+        try:
+            while not is_read.is_set():
+                inventory.list_installed()
+        except BaseException as error:
+            failures.append(error)
+
+    asking = threading.Thread(target=ask)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        asking.start()
+        inventory.read()
+        is_read.set()
+        asking.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert failures == []
+    assert len(inventory.list_installed()) == len(MODELS)
 
 
 def test_what_a_reading_of_all_bytes_has_shown_is_told_at_once(models: Path) -> None:
