@@ -79,7 +79,7 @@ async def measure(folder: Path, deployments: int, changes: int) -> list[dict[str
         environment = make_environment(folder, git.url, serving_port, free_port(), bucket)
         os.environ["STORAGE_EMULATOR_HOST"] = bucket
         agent = Agent(load_settings({}, {**os.environ, **environment}))
-        connection = asyncio.create_task(agent._client.watch_connection())
+        connection = asyncio.create_task(agent.keep_connection())
         await agent.start()
         await agent.watches.fetch_git()
         deadline = time.monotonic() + _START_SECONDS

@@ -9,52 +9,37 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reconciler import __version__, memory_file, pause_file
+from reconciler import __version__, memory_file
 from reconciler.apply import Hands, PolledFile
 from reconciler.errors import ReconcilerError
 from reconciler.herald import Herald
 from reconciler.logs import about, turn_to
+from reconciler.look import Eyes
 from reconciler.memory_file import MemoryFile
 from reconciler.model import (
     Condition,
     Desired,
-    Local,
-    Pause,
-    Phase,
     Progress,
-    Query,
-    Served,
-    ServerConfig,
     Unavailable,
 )
 from reconciler.planning.calm import Calm
 from reconciler.planning.conditions import GIT_REACHABLE, MODELS_INTACT
 from reconciler.planning.events import (
-    Event,
-    Fetched,
     FetchFailed,
-    Reloaded,
-    ReloadFailed,
-    TrialFailed,
-    Tried,
     fold,
 )
-from reconciler.planning.goals import wanted_queries
-from reconciler.planning.outcome import SERVER_UNREACHABLE
-from reconciler.planning.peers import ServerStanding
 from reconciler.planning.plan import plan
-from reconciler.planning.quiet import Interest, find_interest
 from reconciler.planning.rest import Rest, find_rest, goes_on, note_look
 from reconciler.planning.restart import find_restart_config
 from reconciler.planning.server_turns import find_others
 from reconciler.planning.steps import Limits, Plan, World
 from reconciler.planning.supervision import sight_server
-from reconciler.serving.client import SERVER_SILENT, ServingClient
+from reconciler.serving.client import ServingClient
 from reconciler.serving.config_file import OwnFile, parse, read_text
 from reconciler.serving.sweep import Sweep
 from reconciler.settings import Settings
@@ -62,7 +47,7 @@ from reconciler.sources.registry import Sources
 from reconciler.status.board import StatusBoard
 from reconciler.status.journal import Journal
 from reconciler.status.metrics import Metrics
-from reconciler.status.peers import Badge, describe_namesake
+from reconciler.status.peers import Badge
 from reconciler.store.collect import clear_leftovers
 from reconciler.store.store import Store
 from reconciler.supervision.supervisor import Supervisor
@@ -76,9 +61,6 @@ BUSY_TICK_SECONDS = 0.1
 _NO_CALM = Calm()
 _HEARTBEAT_TICKS = 10
 _MIN_HEARTBEAT_SECONDS = 60.0
-_LOOK_PATIENCE_SECONDS = 0.8
-_SERVER_PATIENCE_SECONDS = 10.0
-"""How long a single pass waits for a server that does not answer."""
 
 
 class Agent:
@@ -140,12 +122,20 @@ class Agent:
         self._memory, self._applied = memory_file.load(self._memory_path)
         self._memory_file = MemoryFile(self._memory_path)
         self._memory_failed = False
-        self._sweep = Sweep(self._client, self._clock)
-        self._looking: asyncio.Task[Served] | None = None
         self._rest: Rest | None = None
         self._planned = asyncio.Event()
-        self._queries: dict[str, dict[Query, bool]] = {}
-        self._interest: tuple[tuple[object, ...], Interest] | None = None
+        self._eyes = Eyes(
+            node=settings.node,
+            state_dir=settings.state_dir,
+            watches=self.watches,
+            store=self._store,
+            config_file=self._own_file,
+            client=self._client,
+            sweep=Sweep(self._client, self._clock),
+            hands=self._hands,
+            board=self.board,
+            supervisor=self._supervisor,
+        )
         self._herald = Herald(self.board, badge)
         self.plan: Plan | None = None
 
@@ -165,30 +155,34 @@ class Agent:
             condition = Condition(GIT_REACHABLE, False, trouble.reason, trouble.sentence)
             if not git.source_verified.holds:
                 condition = git.source_verified
-            await self._herald.wait(condition, self._applied, self._server)
+            await self._herald.wait(condition, self._applied, self._eyes.server)
             return
+        calm = self.plan.calm if self.plan else _NO_CALM
         try:
-            world = await self._look_around(desired)
+            world = await self._eyes.look(desired, self._memory, calm, self._rest)
         except ReconcilerError as error:
             condition = Condition(MODELS_INTACT, False, error.reason, str(error))
-            await self._herald.wait(condition, self._applied, self._server)
+            await self._herald.wait(condition, self._applied, self._eyes.server)
             return
         now = self._clock()
         asked_peers = self._find_server_peers(desired)
-        if (
-            self._rest is not None
-            and not asked_peers
-            and goes_on(self._rest, world, self._memory, now)
-        ):
-            self._rest = note_look(self._rest, now)
+        rest = None if asked_peers else self._rest
+        if rest is not None and goes_on(rest, world, self._memory, now):
+            self._rest = note_look(rest, now)
             self._memory = self._rest.memory
             self.board.beat()
             self._tracing.end_look((), is_moving=False, commit=desired.commit.id)
-            self.metrics.observe_tick(self._clock() - begun_at)
-            return
-        last = self.plan.calm if self.plan else None
+        else:
+            await self._act(world, calm, asked_peers, now)
+        self.metrics.observe_tick(self._clock() - begun_at)
+
+    async def _act(
+        self, world: World, calm: Calm, asked_peers: tuple[str, ...], now: float
+    ) -> None:
+        """Plan for `world`, carry out what is new, remember it and say so."""
+        desired = world.desired
         with self._tracing.span("plan"):
-            newest = plan(world, self._memory, self._limits, now, last)
+            newest = plan(world, self._memory, self._limits, now, calm)
         if self._supervisor is not None:
             self._supervisor.note(sight_server(world, newest, self._limits, now))
         done = await self._hands.carry_out(newest)
@@ -208,139 +202,16 @@ class Agent:
             commit=desired.commit.id,
             settled=newest.settled,
         )
-        self.metrics.observe_tick(self._clock() - begun_at)
 
     def _fold_events(self) -> None:
         for event in self._hands.take_events():
             self._memory = fold(self._memory, event, self._clock())
-            model, version = getattr(event, "model", None), getattr(event, "version", None)
-            with about(model=model, version=version):
-                self._tell_event(event)
-
-    def _tell_event(self, event: Event) -> None:
-        match event:
-            case Fetched(model, version):
-                _log.info("installed %s %s", model, version)
-            case FetchFailed(model, version, _, reason, sentence):
-                self.metrics.count_download_error(reason)
-                _log.warning("%s %s: %s", model, version, sentence)
+            self._herald.tell_event(event)
+            if isinstance(event, FetchFailed):
                 desired = self.watches.git.desired
                 for deployment in desired.deployments if desired else ():
-                    if deployment.model == model:
+                    if deployment.model == event.model:
                         self.watches.wake_sources([deployment.source])
-            case Tried(model, version, _, count):
-                asked = "1 golden request" if count == 1 else f"{count} golden requests"
-                _log.info("%s %s answered its %s", model, version, asked)
-            case TrialFailed(model, version, _, sentence):
-                _log.warning("%s %s failed its golden requests: %s", model, version, sentence)
-            case Reloaded():
-                self.metrics.count_reload("OK")
-            case ReloadFailed(_, code, message):
-                self.metrics.count_reload(code)
-                _log.warning("TensorFlow Serving answered a reload: %s: %s", code, message)
-
-    async def _look_around(self, desired: Desired) -> World:
-        """Return the world as it is now; raises InstallError where the disk cannot be read."""
-        interest = self._find_interest(desired)
-
-        def read_disk() -> tuple[Local, ServerConfig | None, Pause | None]:
-            pause = pause_file.load(self._settings.state_dir)
-            return self._store.read_inventory(interest.restless), self._own_file.read(), pause
-
-        local, restart_config, pause = await asyncio.to_thread(read_disk)
-        models, restless = interest.models | local.versions.keys(), interest.restless
-        if self._rest is None or self._rest.world.local.versions is not local.versions:
-            restless |= self._find_other_files(local)
-        if self._rest is None or restless:
-            self._want_listings(desired, local, restless)
-        return World(
-            desired=desired,
-            available=self.watches.buckets.available,
-            local=local,
-            served=await self._look(models, restless),
-            restart_config=restart_config,
-            git_trouble=self.watches.git.trouble,
-            source_verified=self.watches.git.source_verified,
-            fetching=self._hands.fetching,
-            wall_seconds=time.time(),
-            pause=pause,
-            peers=self.watches.peers.peers,
-            namesake=self._find_namesake(),
-            members_trouble=self.watches.find_members_trouble(desired),
-            notifications=self.watches.notifications,
-            supervised=self._supervisor.condition if self._supervisor else None,
-            server=self._server,
-        )
-
-    def _find_interest(self, desired: Desired) -> Interest:
-        """Return what is worth a look, which is worked out when something has changed."""
-        calm = self.plan.calm if self.plan else _NO_CALM
-        grounds = (desired, self._memory.models, calm)
-        if self._interest is None or any(
-            new is not old for new, old in zip(grounds, self._interest[0], strict=True)
-        ):
-            self._interest = grounds, find_interest(calm, desired, self._memory)
-        return self._interest[1]
-
-    def _find_other_files(self, local: Local) -> set[str]:
-        """Return the models whose files are not those of the last plan."""
-        known = self.plan.calm.models if self.plan else {}
-        return {
-            model
-            for model, found in local.versions.items()
-            if model not in known or found is not known[model].found
-        }
-
-    def _want_listings(self, desired: Desired, local: Local, restless: Collection[str]) -> None:
-        """Say what is to be listed, where anything is to be listed otherwise than before."""
-        available = self.watches.buckets.available
-        wanted = {
-            deployment.model: self._queries[deployment.model]
-            if deployment.model in self._queries and deployment.model not in restless
-            else wanted_queries(
-                deployment,
-                local.versions.get(deployment.model, {}),
-                self._memory.of(deployment.model),
-                available,
-            )
-            for deployment in desired.deployments
-        }
-        before, self._queries = self._queries, wanted
-        changeable = wanted.keys() & restless
-        if wanted.keys() == before.keys() and all(wanted[m] == before[m] for m in changeable):
-            return
-        queries: dict[Query, bool] = {}
-        for asked in wanted.values():
-            for query, is_recheck in asked.items():
-                queries[query] = is_recheck and queries.get(query, True)
-        self.watches.want_listings(queries)
-
-    async def _look(
-        self, models: Collection[str], restless: Collection[str]
-    ) -> Served | Unavailable:
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._sweep.look(models, restless))
-        # A server that is silent must not keep the tick from cancelling a download; the question
-        # stays open and is taken up by a later tick.
-        done, _ = await asyncio.wait({self._looking}, timeout=_LOOK_PATIENCE_SECONDS)
-        if not done:
-            sentence = f"TensorFlow Serving at {self._client.address} has not answered yet"
-            return Unavailable(SERVER_SILENT, sentence)
-        looking, self._looking = self._looking, None
-        try:
-            return looking.result()
-        except ReconcilerError as error:
-            return Unavailable(error.reason, str(error))
-
-    def _find_namesake(self) -> Unavailable | None:
-        found = self.watches.peers.namesake
-        if found is None and self.board.has_namesake:
-            return describe_namesake(self._settings.node, "has asked this one for its status")
-        return found
-
-    @property
-    def _server(self) -> ServerStanding | None:
-        return self._supervisor.standing if self._supervisor else None
 
     def _find_server_peers(self, desired: Desired) -> tuple[str, ...]:
         is_asking = self._supervisor is not None and self._supervisor.awaits_turn
@@ -350,6 +221,11 @@ class Agent:
     def fetching(self) -> Mapping[tuple[str, int], Progress]:
         """Downloads that run: (model, version) -> how far."""
         return self._hands.fetching
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something runs beside the tick, or the server is still to answer."""
+        return self._hands.busy or self._eyes.is_asking
 
     @property
     def _memory_path(self) -> Path:
@@ -398,7 +274,7 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             for name, task in self.watches.follow().items():
                 group.create_task(task, name=name)
-            group.create_task(self._client.watch_connection(), name="connection")
+            group.create_task(self.keep_connection(), name="connection")
             group.create_task(self._verify_beside(), name="verify")
             group.create_task(self._tick_for_ever(), name="ticks")
             if self._supervisor is not None:
@@ -406,52 +282,16 @@ class Agent:
             for other in others:
                 group.create_task(other)
 
-    async def run_once(self, timeout_seconds: float) -> bool:
-        """Make one full pass and return whether the node came to be as its commit says."""
-        begun_at = self._clock()
-        await self.start()
-        connection = asyncio.create_task(self._client.watch_connection())
-        try:
-            await self.watches.fetch_git()
-            await self._verify_installed()
-            while True:
-                was_known = self.watches.git.desired is not None
-                await self.tick()
-                await self.watches.refresh()
-                newest, passed_seconds = self.plan, self._clock() - begun_at
-                if passed_seconds > timeout_seconds:
-                    return False
-                if newest is None:
-                    # Registries are asked once a commit was read, and may have it followed.
-                    is_news = not was_known and self.watches.git.desired is not None
-                    if self.watches.answered and not is_news:
-                        return False
-                elif self._is_done(newest, passed_seconds):
-                    git = self.watches.git
-                    is_newest = git.trouble is None and git.unverified is None
-                    return newest.converged and is_newest
-                await asyncio.sleep(BUSY_TICK_SECONDS)
-        finally:
-            connection.cancel()
-
-    def _is_done(self, newest: Plan, passed_seconds: float) -> bool:
-        if newest.converged:
-            return True
-        if self._hands.busy or newest.in_motion or not self.watches.answered:
-            return False
-        if self._looking is not None:
-            return False  # of thousands of models not all have been asked for yet
-        if any(o.reason == SERVER_UNREACHABLE for o in newest.outcomes):
-            return passed_seconds > _SERVER_PATIENCE_SECONDS
-        is_settling = newest.relist and any(o.phase is Phase.DEPLOYING for o in newest.outcomes)
-        return not is_settling
+    async def keep_connection(self) -> None:
+        """Keep the connection to TensorFlow Serving until cancelled."""
+        await self._client.watch_connection()
 
     async def _verify_beside(self) -> None:
         """Verify what is installed once the first plan is made: nobody is to wait for that."""
         await self._planned.wait()
-        await self._verify_installed()
+        await self.verify_installed()
 
-    async def _verify_installed(self) -> None:
+    async def verify_installed(self) -> None:
         """Hold what an earlier run installed against its manifests, once, beside the loop."""
         local = await asyncio.to_thread(self._store.read_inventory)
         for model, versions in local.versions.items():
@@ -474,9 +314,7 @@ class Agent:
 
     async def close(self) -> None:
         """Stop what runs beside the loop."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
+        await self._eyes.close()
         await self.watches.close()
         await self._hands.close()
         await asyncio.to_thread(self._tracing.close)

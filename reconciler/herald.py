@@ -13,6 +13,15 @@ from reconciler import __version__
 from reconciler.follow.watch import STALE
 from reconciler.logs import Note, about
 from reconciler.model import Commit, Condition, Local, Phase
+from reconciler.planning.events import (
+    Event,
+    Fetched,
+    FetchFailed,
+    Reloaded,
+    ReloadFailed,
+    TrialFailed,
+    Tried,
+)
 from reconciler.planning.peers import ServerStanding
 from reconciler.planning.steps import Plan, World
 from reconciler.status.board import StatusBoard
@@ -24,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class Herald:
-    """Publishes one report a tick."""
+    """Publishes one report a tick, and says what ended beside it."""
 
     def __init__(self, board: StatusBoard, badge: Badge) -> None:
         self._board = board
@@ -53,6 +62,31 @@ class Herald:
                 server=server,
             )
         )
+
+    def tell_event(self, event: Event) -> None:
+        """Say and count how something ended that ran beside the tick."""
+        model, version = getattr(event, "model", None), getattr(event, "version", None)
+        with about(model=model, version=version):
+            self._tell_event(event)
+
+    def _tell_event(self, event: Event) -> None:
+        metrics = self._board.metrics
+        match event:
+            case Fetched(model, version):
+                _log.info("installed %s %s", model, version)
+            case FetchFailed(model, version, _, reason, sentence):
+                metrics.count_download_error(reason)
+                _log.warning("%s %s: %s", model, version, sentence)
+            case Tried(model, version, _, count):
+                asked = "1 golden request" if count == 1 else f"{count} golden requests"
+                _log.info("%s %s answered its %s", model, version, asked)
+            case TrialFailed(model, version, _, sentence):
+                _log.warning("%s %s failed its golden requests: %s", model, version, sentence)
+            case Reloaded():
+                metrics.count_reload("OK")
+            case ReloadFailed(_, code, message):
+                metrics.count_reload(code)
+                _log.warning("TensorFlow Serving answered a reload: %s: %s", code, message)
 
     async def tell(
         self, world: World, plan: Plan, done: Sequence[Note], applied: Commit | None, now: float

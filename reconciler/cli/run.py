@@ -144,10 +144,11 @@ async def _run(settings: Settings) -> int:
 
 async def _once(settings: Settings, timeout_seconds: float) -> int:
     from reconciler.agent import Agent
+    from reconciler.single_pass import run_once
 
     agent = Agent(settings, open_tracing(settings.node, os.environ))
     try:
-        converged = await agent.run_once(timeout_seconds)
+        converged = await run_once(agent, timeout_seconds)
     finally:
         await agent.close()
     plan = agent.plan

@@ -22,6 +22,7 @@ from reconciler.cli.plan import preview_change
 from reconciler.model import Phase
 from reconciler.preview.as_json import to_json
 from reconciler.settings import load_settings
+from reconciler.single_pass import run_once
 from tests.e2e.stage import Stage, wait_until
 from tests.gitserver import IDENTITY, git
 
@@ -68,7 +69,7 @@ class Node:
     async def _follow(self) -> tuple[dict[str, Phase], int]:
         agent = Agent(load_settings({}, self.stage.environment()))
         try:
-            await agent.run_once(_PASS_SECONDS)
+            await run_once(agent, _PASS_SECONDS)
         finally:
             await agent.close()
         assert agent.plan is not None

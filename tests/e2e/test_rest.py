@@ -9,6 +9,7 @@ import pytest
 from reconciler.agent import Agent
 from reconciler.model import ServerConfig
 from reconciler.settings import load_settings
+from reconciler.single_pass import run_once
 from tests.e2e.stage import GROUP, Stage, deployment
 from tests.faultproxy import run_proxy
 
@@ -46,10 +47,10 @@ async def test_a_thousand_ticks_write_nothing_ask_nothing_and_say_nothing(
             await reload(config, deadline_seconds)
 
         monkeypatch.setattr(agent._client, "reload", counted)
-        assert await agent.run_once(30)
+        assert await run_once(agent, 30)
         assert len(reloads) == 1, "a new connection is told once what it serves"
         before = node.config_file.stat()
-        connection = asyncio.create_task(agent._client.watch_connection())
+        connection = asyncio.create_task(agent.keep_connection())
         with caplog.at_level(logging.INFO):
             for number in range(TICKS):
                 if number % 100 == 0:
@@ -90,7 +91,7 @@ async def test_a_locked_version_is_listed_once_and_never_again(
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
         environment = {**stage.environment(), "RECONCILER_BUCKET_INTERVAL": "1ms"}
         agent = Agent(load_settings({}, environment))
-        assert await agent.run_once(30)
+        assert await run_once(agent, 30)
         assert [request.is_listing for request in proxy.requests].count(True) == 1
         assert "&prefix=ranker/1&" in proxy.listings[0].decoded
         reads = len(proxy.reads)
