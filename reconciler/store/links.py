@@ -117,9 +117,13 @@ def drop_shared(files: Path) -> None:
 
 
 def _link(original: Path, target: Path) -> bool:
-    """Give a regular file a second name; return whether that could be done."""
+    """Give a regular file of our own a second name; return whether that could be done.
+
+    What someone else copied in he could write to later on, and we could not set its mode.
+    """
     with suppress(OSError):
-        if not stat.S_ISREG(original.lstat().st_mode):
+        status = original.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)

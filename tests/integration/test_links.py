@@ -131,6 +131,18 @@ async def test_a_link_in_the_place_of_a_file_is_not_taken(world: World, tmp_path
     assert not (world.folder("ranker", 7) / WEIGHTS).is_symlink()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+async def test_a_file_of_another_user_is_not_taken(world: World) -> None:
+    await world.fetch("candidate", 1)
+    world.reads()
+    weights = world.folder("candidate", 1) / WEIGHTS
+    os.chown(weights, 65534, -1)
+    await world.fetch("ranker", 7)
+    assert world.reads() > 0
+    found = (world.folder("ranker", 7) / WEIGHTS).stat()
+    assert (found.st_uid, found.st_nlink) == (0, 1)
+
+
 async def test_a_removal_leaves_the_other_version_whole(world: World) -> None:
     await world.fetch("candidate", 1)
     await world.fetch("ranker", 7)
