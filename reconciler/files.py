@@ -27,6 +27,8 @@ _RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2
 _SYNCED_AS_A_WHOLE = (0xEF53, 0x58465342, 0x9123683E, 0x01021994)
 """ext4, XFS, Btrfs and tmpfs (linux/magic.h)."""
+_SYNCFS_TELLS = (5, 8)
+"""The first Linux whose syncfs(2) says that what was written could not be brought to the disk."""
 
 
 def be_private() -> None:
@@ -78,8 +80,11 @@ def sync_file_system(path: Path) -> bool:
     """Bring all that was written to the file system of `path` to its disk, if that is to be had.
 
     Linux's syncfs(2). False, and nothing done, for kinds of which it is not known to be as good as
-    an fsync of every file: through FUSE, for one, it may stop half way. Raises OSError as fsync.
+    an fsync of every file: through FUSE, for one, it may stop half way, and a kernel of old keeps
+    a failure to itself. Raises OSError as fsync.
     """
+    if not _is_release_since(_SYNCFS_TELLS):
+        return False
     libc = ctypes.CDLL(None, use_errno=True)
     # struct statfs begins with the kind, a word; it is nowhere longer than this.
     status = (ctypes.c_long * 64)()
@@ -93,6 +98,11 @@ def sync_file_system(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _is_release_since(first: tuple[int, int]) -> bool:
+    numbers = re.match(r"([0-9]+)\.([0-9]+)", os.uname().release)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= first
 
 
 def start_writing(descriptor: int, start: int, count_bytes: int) -> None:

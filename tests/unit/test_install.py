@@ -337,3 +337,18 @@ def test_a_file_system_that_is_not_known_is_not_synced_as_a_whole(tmp_path: Path
     assert not sync_file_system(Path("/proc"))
     with pytest.raises(OSError):
         sync_file_system(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("release", "is_synced"),
+    [("5.7.19-generic", False), ("4.18.0-553.el8", False), ("5.8.0", True), ("6.12.1", True)],
+)
+def test_a_kernel_that_keeps_failures_to_itself_syncs_nothing_as_a_whole(
+    release: str, is_synced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not sync_file_system(tmp_path):
+        pytest.skip("the temporary folder's file system is synced file by file")
+    here = os.uname()
+    there = os.uname_result((here.sysname, here.nodename, release, here.version, here.machine))
+    monkeypatch.setattr(os, "uname", lambda: there)
+    assert sync_file_system(tmp_path) is is_synced
