@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import RLock
 from urllib.parse import quote
 
+from reconciler.config_repo.bundle import BundleFile
 from reconciler.config_repo.git_errors import (
     BRANCH_MISSING,
     DEADLINE_EXCEEDED,
@@ -34,7 +35,7 @@ from reconciler.config_repo.git_errors import (
     redact,
 )
 from reconciler.config_repo.objects import Entries, Objects
-from reconciler.config_repo.private_git import REMOTE, MirrorSettings, PrivateGit
+from reconciler.config_repo.private_git import REMOTE, MirrorSettings, PrivateGit, is_bundle
 from reconciler.config_repo.tree import Blob
 from reconciler.errors import DeadlineError, GitError
 from reconciler.files import exchange
@@ -52,6 +53,8 @@ _LOOSE_SAMPLE = "17"
 _LOOSE_IN_SAMPLE = 8
 """About 2,000 in all: after some 500 commits of one file each."""
 _MOST_PACKS = 50
+_MOST_PACKS_OF_BUNDLES = 4
+"""Each fetch from a bundle leaves a pack with the whole history."""
 _PACK_PAUSE_SECONDS = 3600.0
 """After a packing that failed; it costs nothing but room."""
 _MARKER = "reconciler-origin"
@@ -77,6 +80,17 @@ class Mirror:
         self._is_swept = False
         self._entries: Entries = {}
         self._lock = RLock()
+        self._bundle = (
+            BundleFile(
+                self._url,
+                settings.branch,
+                self._git.bundle_file,
+                settings.deadline_seconds,
+                settings.user_project,
+            )
+            if is_bundle(self._url)
+            else None
+        )
 
     @property
     def origin(self) -> str:
@@ -91,21 +105,32 @@ class Mirror:
         with self._lock, self._report_disk_errors():
             self._git.check_credentials()
             self._git.prepare()
-            if not self._is_of_this_repo():
-                self._rebuild()
+            if self._bundle is None:
+                return self._fetch()
+            if self._is_suspect or not self._is_of_this_repo():
+                self._bundle.forget()
+            if not self._bundle.bring():
                 return self._newest()
-            try:
-                if self._is_suspect:
-                    raise describe_damage(self._url, "objects are missing in it")
-                self._sweep()
-                self._fetch_into(self._folder)
-                self._pack_if_scattered()
-                return self._newest()
-            except GitError as error:
-                self._is_swept = False
-                self._check_mirror_is_at_fault(error)
-                self._rebuild_once_in_a_while(error)
+            commit = self._fetch()
+            self._bundle.take()
+            return commit
+
+    def _fetch(self) -> Commit:
+        if not self._is_of_this_repo():
+            self._rebuild()
             return self._newest()
+        try:
+            if self._is_suspect:
+                raise describe_damage(self._url, "objects are missing in it")
+            self._sweep()
+            self._fetch_into(self._folder)
+            self._pack_if_scattered()
+            return self._newest()
+        except GitError as error:
+            self._is_swept = False
+            self._check_mirror_is_at_fault(error)
+            self._rebuild_once_in_a_while(error)
+        return self._newest()
 
     def head(self) -> Commit | None:
         """Return the newest commit that was fetched, without the network; None before any fetch.
@@ -259,7 +284,8 @@ class Mirror:
         objects = self._folder / "objects"
         loose = sum(1 for _ in (objects / _LOOSE_SAMPLE).glob("*"))
         packs = sum(1 for _ in (objects / "pack").glob("*.pack"))
-        is_scattered = loose > _LOOSE_IN_SAMPLE or packs > _MOST_PACKS
+        most_packs = _MOST_PACKS_OF_BUNDLES if self._bundle else _MOST_PACKS
+        is_scattered = loose > _LOOSE_IN_SAMPLE or packs > most_packs
         if not is_scattered or self._now_seconds() < self._pack_not_before_seconds:
             return
         try:

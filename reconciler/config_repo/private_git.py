@@ -55,6 +55,7 @@ class MirrorSettings:
     token_file: Path | None = None
     username: str = "x-access-token"
     proxy: str = ""
+    user_project: str = ""
 
     @classmethod
     def of(cls, settings: Settings) -> "MirrorSettings":
@@ -70,6 +71,7 @@ class MirrorSettings:
             token_file=settings.git_token_file,
             username=settings.git_username,
             proxy=settings.git_proxy,
+            user_project=settings.user_project,
         )
 
 
@@ -95,8 +97,18 @@ def split_url(text: str) -> Remote:
             raise SettingsError("repo names a remote helper; only https, ssh and file are used")
         is_scp_like = ":" in text.split("/", 1)[0]
         return Remote(text if is_scp_like else str(Path(text).expanduser().absolute()))
+    if is_bundle(text):
+        if not re.fullmatch(r"gs://[^/]+/.*[^/]", text):
+            raise SettingsError(
+                "repo names a bucket and no object in it; give one such as"
+                " gs://acme-config/fleet.bundle"
+            )
+        return Remote(text)
     if scheme.lower() not in _PROTOCOLS:
-        raise SettingsError(f"repo begins with {scheme}://; git takes https, ssh and file URLs")
+        raise SettingsError(
+            f"repo begins with {scheme}://; git takes https, ssh and file URLs, and a bundle in a"
+            " bucket begins with gs://"
+        )
     if scheme.lower() not in ("http", "https"):
         return Remote(text)
     try:
@@ -109,6 +121,11 @@ def split_url(text: str) -> Remote:
         raise SettingsError("repo names no host; give a URL such as https://host/fleet.git")
     clean = urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
     return Remote(clean, unquote(username), unquote(password))
+
+
+def is_bundle(url: str) -> bool:
+    """Whether the repo is a bundle in a bucket."""
+    return url.startswith("gs://")
 
 
 def check_branch(branch: str) -> None:
@@ -124,6 +141,8 @@ class PrivateGit:
     def __init__(self, settings: MirrorSettings) -> None:
         check_branch(settings.branch)
         self.remote = split_url(settings.url)
+        self.bundle_file = settings.state_dir.absolute() / "fleet.bundle"
+        """What git fetches from where the repo is a bundle in a bucket."""
         self.home = settings.state_dir.absolute() / "git"
         self.signers_file = self.home / "allowed_signers"
         """The SSH keys that git accepts on commits."""
@@ -211,7 +230,7 @@ class PrivateGit:
         return text
 
     def _configuration(self) -> str:
-        url = self.remote.url
+        url = str(self.bundle_file) if is_bundle(self.remote.url) else self.remote.url
         sections: dict[str, list[tuple[str, str]]] = {
             "core": [
                 ("hooksPath", os.devnull),
