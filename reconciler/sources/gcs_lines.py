@@ -5,7 +5,8 @@ disk: a piece is read into the very object that is summed up and written.
 
 A connection carries one request at a time and is used again when the answer was read to its end.
 That the server has closed it meanwhile is found out by using it, so then the request is sent once
-more, on a new one. Every wait is bounded: for the connection, and for each next byte. How long an
+more, on a new one. One on which more came than was asked for is let go: the rest would be taken for
+the next answer. Every wait is bounded: for the connection, and for each next byte. How long an
 answer may take as a whole is the caller's to say, who can end it by its Halt.
 """
 
@@ -155,14 +156,18 @@ class Lines:
                     raise
 
     def _take(self) -> "_Line | None":
-        with self._lock:
-            line = self._kept.pop() if self._kept else None
-            if line is None or time.monotonic() - line.used_at < _KEPT_SECONDS:
+        while True:
+            with self._lock:
+                line = self._kept.pop() if self._kept else None
+                old: list[_Line] = []
+                if line is not None and time.monotonic() - line.used_at >= _KEPT_SECONDS:
+                    # The last one was used last.
+                    line, old, self._kept = None, [line, *self._kept], []
+            for each in old:
+                each.close()
+            if line is None or line.is_quiet():
                 return line
-            old, self._kept = [line, *self._kept], []
-        for line in old:  # the last one was used last
             line.close()
-        return None
 
     def _keep(self, line: "_Line") -> None:
         with self._lock:
@@ -198,7 +203,10 @@ class Lines:
             host, port = None, 0
         if not host:
             # Not `from` the error before, which quotes the address and with it a password.
-            raise OSError("the proxy in HTTPS_PROXY has no address of the form http://host:port")
+            raise OSError("the proxy in HTTPS_PROXY has no address of the form host:port")
+        if parts.scheme != "http":
+            # Its login would be sent for all to read, to where something else is spoken.
+            raise OSError("the proxy in HTTPS_PROXY is to be spoken to by HTTP, without TLS")
         headers = {}
         if parts.username is not None:
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -273,6 +281,19 @@ class _Line:
             self._file.read(len(seen))
             head = both
         raise BrokenAnswerError(_NOT_HTTP)
+
+    def is_quiet(self) -> bool:
+        """Whether nothing was said that nobody asked for; that it was closed shows in use."""
+        try:
+            self._socket.settimeout(0.0)
+            said = self._file.peek()
+            self._socket.settimeout(_ANSWER_SECONDS)
+        except ssl.SSLWantReadError:
+            self._socket.settimeout(_ANSWER_SECONDS)
+            return True
+        except OSError:
+            return False
+        return not said
 
     def hang_up(self) -> None:
         """End whatever waits on this connection, in any thread."""

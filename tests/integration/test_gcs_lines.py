@@ -158,6 +158,35 @@ def test_an_answer_that_was_not_read_to_its_end_takes_its_line_along(server: Ser
     assert (server.opened, len(server.requests)) == (2, 2)
 
 
+STALE = OK.replace(b"hello", b"stale")
+
+
+def test_what_nobody_asked_for_is_not_the_next_answer(server: Server) -> None:
+    server.talks = [server.answer(OK + STALE, OK), server.answer(OK)]
+    with open_lines(server.url) as lines:
+        assert get(lines) == get(lines) == b"hello"
+    assert (server.opened, len(server.requests)) == (2, 2)
+
+
+def test_what_nobody_asked_for_and_comes_late_is_not_the_next_answer(server: Server) -> None:
+    may_go_on, was_said = threading.Event(), threading.Event()
+
+    def add(connection: socket.socket) -> None:
+        server.answer(OK)(connection)
+        may_go_on.wait(DEADLINE_SECONDS)
+        connection.sendall(STALE)
+        was_said.set()
+        server.answer(OK)(connection)
+
+    server.talks = [add, server.answer(OK)]
+    with open_lines(server.url) as lines:
+        assert get(lines) == b"hello"
+        may_go_on.set()
+        assert was_said.wait(DEADLINE_SECONDS)
+        assert get(lines) == b"hello"
+    assert server.opened == 2
+
+
 CHUNKED = b"HTTP/1.1 206 P\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -409,6 +438,28 @@ def test_an_address_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPat
             get(lines)
         for connection in waiting:
             connection.close()
+
+
+def test_over_tls_too_what_nobody_asked_for_is_not_the_next_answer(
+    server: Server, secure: ssl.SSLContext
+) -> None:
+    server.talks = [
+        wrapped(secure, server.answer(OK + STALE, OK)),
+        wrapped(secure, server.answer(OK)),
+    ]
+    with open_lines(f"https://localhost:{server.port}") as lines:
+        assert get(lines) == get(lines) == b"hello"
+    assert server.opened == 2
+
+
+@pytest.mark.parametrize("scheme", ["https", "socks5"])
+def test_a_proxy_of_another_kind_is_told_no_password(
+    scheme: str, server: Server, secure: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://ada:s3cret@127.0.0.1:{server.port}")
+    with open_lines("https://localhost:9") as lines, pytest.raises(OSError, match="by HTTP"):
+        get(lines)
+    assert server.opened == 0
 
 
 @pytest.mark.parametrize("proxy", ["http://ada:s3cret@[bad", "http://ada:s3cret@x:many"])
