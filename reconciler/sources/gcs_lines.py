@@ -162,7 +162,7 @@ class Lines:
                 old: list[_Line] = []
                 if line is not None and time.monotonic() - line.used_at >= _KEPT_SECONDS:
                     # The last one was used last.
-                    line, old, self._kept = None, [line, *self._kept], []
+                    old, self._kept, line = [line, *self._kept], [], None
             for each in old:
                 each.close()
             if line is None or line.is_quiet():
