@@ -90,9 +90,16 @@ class Watches:
         self.buckets.hasten_all()
         self._buckets_due.set()
 
+    def find_sources(self, url: str) -> set[str]:
+        """Return what is followed and has the object of that URL: sources, or the config repo."""
+        found = self.buckets.find_sources(url)
+        return {*found, url} if url == self._settings.repo else found
+
     def wake_sources(self, sources: Iterable[str]) -> None:
-        """Look at these sources now."""
+        """Look at these sources now, and at git where the config repo is one of them."""
         for source in sources:
+            if source == self._settings.repo:
+                self.wake_git()
             self.buckets.hasten_source(source)
         self._buckets_due.set()
 

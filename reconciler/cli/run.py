@@ -85,7 +85,7 @@ def _follow_notifications(name: str, watches: "Watches") -> Coroutine[Any, Any, 
 
     return Notifications(
         Subscription(name),
-        watches.buckets.find_sources,
+        watches.find_sources,
         watches.wake_sources,
         watches.note_notifications,
     ).follow()
