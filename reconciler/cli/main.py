@@ -34,6 +34,7 @@ _COMMANDS = {
     "pause": ("reconciler.cli.pause", "Break the glass: leave this node as it is for a while."),
     "resume": ("reconciler.cli.pause", "End a pause of this node."),
     "publish": ("reconciler.cli.publish", "Upload an exported SavedModel as the next version."),
+    "bundle": ("reconciler.cli.bundle", "Put the config repo into a bucket, for nodes to follow."),
     "ingress": ("reconciler.cli.ingress", "Send callers where their model is served: proxies."),
     "demo": ("reconciler.cli.demo", "Play the main job on this machine, with nothing else."),
     "dev": ("reconciler.cli.dev", "Tools for trying things out: a stand-in model server."),

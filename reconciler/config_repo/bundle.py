@@ -155,7 +155,7 @@ class BundleFile:
 
     def _ask(self, doing: str, deadline_seconds: float, work: Callable[[Halt], ResultT]) -> ResultT:
         try:
-            with _halt_after(deadline_seconds) as halt:
+            with halt_after(deadline_seconds) as halt:
                 return work(halt)
         except HaltedError:
             raise self._error(
@@ -217,7 +217,7 @@ class BundleFile:
 
 
 @contextmanager
-def _halt_after(seconds: float) -> Iterator[Halt]:
+def halt_after(seconds: float) -> Iterator[Halt]:
     """Give what ends a read at a deadline, however slowly its bytes come in."""
     halt = Halt()
     timer = threading.Timer(seconds, halt.call)
