@@ -50,13 +50,13 @@ class Watches:
         self._wake = wake
         self._note_fetch = note_fetch
         self._tracing = tracing or Tracing()
+        self._mirror = Mirror(MirrorSettings.of(settings))
         self._git_due = asyncio.Event()
         self._buckets_due = asyncio.Event()
         self._members_due = asyncio.Event()
         self._peers_due = asyncio.Event()
-        mirror = Mirror(MirrorSettings.of(settings))
-        repo = ConfigRepo(mirror, settings.node, settings.state_dir)
-        self.git = GitWatch(mirror, repo, Trust(mirror, repo, settings))
+        repo = ConfigRepo(self._mirror, settings.node, settings.state_dir)
+        self.git = GitWatch(self._mirror, repo, Trust(self._mirror, repo, settings))
         self.buckets = BucketWatch(
             sources,
             interval_seconds=settings.bucket_interval,
@@ -166,6 +166,7 @@ class Watches:
     async def close(self) -> None:
         """Give up what is being asked."""
         await self.members.close()
+        self._mirror.close()
 
     async def _follow_git(self) -> None:
         while True:

@@ -140,6 +140,11 @@ class BundleFile:
         """Have the file fetched from again: what was fetched got lost."""
         self._taken = None
 
+    def close(self) -> None:
+        """Let go of the kept connections, from any thread."""
+        if self._access is not None:
+            self._access.close()
+
     def _open(self) -> "GcsObject":
         from reconciler.sources.gcs_access import Access
         from reconciler.sources.gcs_object import GcsObject

@@ -132,6 +132,11 @@ class Mirror:
             self._rebuild_once_in_a_while(error)
         return self._newest()
 
+    def close(self) -> None:
+        """Let go of the connections that are kept for the next fetch."""
+        if self._bundle is not None:
+            self._bundle.close()
+
     def head(self) -> Commit | None:
         """Return the newest commit that was fetched, without the network; None before any fetch.
 
