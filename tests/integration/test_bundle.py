@@ -387,7 +387,7 @@ def test_of_two_at_once_the_older_gives_way(
     slow = world.clone(tmp_path / "slow")
     newest = world.remote.commit({"a.yaml": "three\n"}, "Third")
     write = bundle_publish._write
-    overtaken = []
+    overtaken: list[bool] = []
 
     def overtake(*arguments: object) -> Path:
         path = write(*arguments)  # type: ignore[arg-type]
