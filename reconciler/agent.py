@@ -72,7 +72,7 @@ class Agent:
         self._clock = time.monotonic
         self._wake = asyncio.Event()
         badge = Badge(settings.node, secrets.token_hex(8))
-        sources = Sources(settings.user_project)
+        self._sources = sources = Sources(settings.user_project)
         self.metrics = Metrics(__version__)
         self.watches = Watches(
             settings,
@@ -317,5 +317,6 @@ class Agent:
         await self._eyes.close()
         await self.watches.close()
         await self._hands.close()
+        await asyncio.to_thread(self._sources.close)
         await asyncio.to_thread(self._tracing.close)
         await self._client.close()
