@@ -1,8 +1,9 @@
 """What other machines say: nodes, forges, Nomad, and the bucket of its listings."""
 
 import json
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -10,10 +11,11 @@ from threading import Thread
 from reconciler.errors import ReconcilerError
 from reconciler.fleet.answers import read_answer
 from reconciler.membership import dns, nomad
-from reconciler.model import Membership, Phase, Query, Registry
+from reconciler.model import Membership, Phase, Query, Registry, Snapshot, StoredFile
 from reconciler.planning.versions import check_path
 from reconciler.sources.gcs import GcsSource
 from reconciler.sources.gcs_access import Access
+from reconciler.sources.source import Halt
 from reconciler.status import peers
 from reconciler.status.client import StatusError, parse_status
 from reconciler.status.pushes import (
@@ -42,6 +44,15 @@ _NODES = [
 ]
 _PUSHES = (github, gitlab, gitea, bitbucket_cloud, bitbucket_server)
 _RETRY_SECONDS = 0.05
+_WEIGHTS = StoredFile("variables/x", 10, 17, 7, 0.0)
+_RANGE = b"Content-Range: bytes 0-9/10\r\nX-Goog-Generation: 17\r\n"
+_PART = b"HTTP/1.1 206 Partial Content\r\n" + _RANGE
+_READS = (
+    _PART + b"Content-Length: 10\r\n\r\n0123456789",
+    _PART + b"Transfer-Encoding: chunked\r\n\r\n4;a=b\r\n0123\r\n6\r\n456789\r\n0\r\nX: y\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" + _PART + b"Connection: close\r\n\r\n0123456789",
+    b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nForbidden",
+)
 
 
 def make_targets() -> Iterator[Target]:
@@ -148,3 +159,47 @@ def _check(source: GcsSource) -> None:
         for file in snapshot.files:
             assert check_path(file.path) is None, f"{file.path!r} must not become a file"
             assert file.size_bytes >= 0
+
+
+@contextmanager
+def serve_reads() -> Iterator[Target]:
+    """Let a bucket answer with given bytes, head and all, and give the target that reads it."""
+    answer = b""
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, suppress(OSError):
+                    while not connection.recv(65536).endswith(b"\r\n\r\n"):
+                        pass
+                    connection.sendall(answer)
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.recv(1)  # until the other side has read it
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=serve, args=(listener,))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        access = Access({"STORAGE_EMULATOR_HOST": url})
+        source = GcsSource("acme", access)
+
+        def take(data: bytes) -> None:
+            nonlocal answer
+            answer = data
+            allow(lambda _: _read(source), ReconcilerError, data)
+            access.lines.close()  # what was kept is closed over there
+
+        try:
+            yield Target("a read", _READS, take)
+        finally:
+            access.close()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+
+
+def _read(source: GcsSource) -> None:
+    snapshot = Snapshot("gs://acme/ranker", 4, "4", (_WEIGHTS,))
+    with closing(source.read(snapshot, _WEIGHTS, 0, 10, Halt())) as pieces:
+        for piece in pieces:
+            assert piece, "a piece of nothing would be asked for without an end"
