@@ -6,8 +6,8 @@ One real agent is counted: on a real git server, on fake-gcs-server, with 20 mod
 rest and when a commit brings a new version of one model. A thousand of them ask a thousand times as
 much; how that is spread over the seconds follows from when they ask, which is played with the
 agent's own intervals and jitter (16 hours of rest, 200 commits, agents that were started at any
-time). What is woken, or started by cron, is taken to come within one and the same second. Nothing is
-read from a clock, so that the machine's speed is in none of the figures.
+time). What is woken, or started by cron, is taken to come within one and the same second. No
+request's time is measured, so that the machine's speed is in none of the figures.
 
 Beside them is `rclone sync` from cron at every minute, as the agents' work is often done without
 them. Its requests are counted on the same bucket.

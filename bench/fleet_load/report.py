@@ -58,7 +58,7 @@ def write_report(
 def _show_row(row: Row) -> str:
     seen = f"{row.seen_within_seconds:g} s" if row.seen_within_seconds else "at once"
     loads = (row.git_at_rest, row.bucket_at_rest, row.git_at_commit, row.bucket_at_commit)
-    return f"| {row.way} | " + " | ".join(map(_show, loads)) + f" | {seen} |"
+    return f"| {row.way} | " + " | ".join(_show(load) for load in loads) + f" | {seen} |"
 
 
 def _show(load: Load | Rush) -> str:
