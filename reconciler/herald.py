@@ -143,12 +143,10 @@ class Herald:
 
 
 def _summarize(plan: Plan) -> str:
-    counts: dict[Phase, int] = {}
-    for outcome in (*plan.outcomes, *plan.removals):
-        counts[outcome.phase] = counts.get(outcome.phase, 0) + 1
-    if not counts:
+    phases = [outcome.phase for outcome in (*plan.outcomes, *plan.removals)]
+    if not phases:
         return "nothing is deployed on this node"
-    words = ", ".join(f"{counts[phase]} {phase}" for phase in Phase if phase in counts)
+    words = ", ".join(f"{phases.count(phase)} {phase}" for phase in Phase if phase in phases)
     return f"nothing to do: {words}" if plan.converged else words
 
 

@@ -214,9 +214,10 @@ def _intact(local: Local) -> Condition:
 
 
 def _damaged(versions: Mapping[str, Mapping[int, LocalVersion]]) -> list[str]:
-    return [
-        f"{model} {version}"
-        for model, found in sorted(versions.items())
-        for version, local in sorted(found.items())
+    damaged = [
+        (model, version)
+        for model, found in versions.items()
+        for version, local in found.items()
         if not local.intact and local.digest is not None
     ]
+    return [f"{model} {version}" for model, version in sorted(damaged)]

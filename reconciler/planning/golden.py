@@ -43,6 +43,8 @@ class Trials:
 
     def withhold(self, goals: Mapping[str, Goal]) -> dict[str, Goal]:
         """Return the goals without the versions that are withheld, and with the trial's."""
+        if not self.withheld and self.current is None:
+            return dict(goals)
         withheld = {
             model: replace(goals[model], ready=goals[model].ready - versions.keys())
             for model, versions in self.withheld.items()

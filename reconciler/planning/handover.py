@@ -73,7 +73,9 @@ def find_handovers(
     `is_held` tells whether nothing may change on this node now.
     """
     handovers = {}
-    for model, heirs in _find_heirs(desired, find_managed(memory, local)):
+    is_elsewhere = bool(desired.elsewhere or desired.abroad)
+    managed = find_managed(memory, local) if is_elsewhere else frozenset()
+    for model, heirs in _find_heirs(desired, managed):
         item, known = hand_over(heirs, memory.of(model), peers, desired.policy, now)
         # Until it is gone it is something that this node's group has, also where others take it.
         group = desired.group.name if desired.group else item.deployment.group

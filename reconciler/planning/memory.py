@@ -7,7 +7,7 @@ the caller passes in; none of them survives a restart.
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.model import Ask, LocalVersion, Served, State, VersionStatus
@@ -186,9 +186,8 @@ def observe(
     if served.connection != memory.connection:
         memory = _adopt(memory, served, now)
     observed = {
-        model: _observe_model(memory.of(model), seen, now, poll_seconds)
-        for model, seen in served.models.items()
-        if model not in quiet
+        model: _observe_model(memory.of(model), served.models[model], now, poll_seconds)
+        for model in _leave_out(served.models, quiet)
     }
     return replace(memory.with_models(observed), seen_at=now)
 
@@ -256,10 +255,8 @@ def without_ghosts(
     """
     settle_seconds = poll_seconds + STALE_SECONDS
     alive = dict(models)
-    for model, seen in models.items():
-        if model in quiet:
-            continue
-        known = memory.of(model)
+    for model in _leave_out(models, quiet):
+        seen, known = models[model], memory.of(model)
         asked = known.asked.versions if known.asked else frozenset()
         alive[model] = {
             version: status
@@ -269,6 +266,10 @@ def without_ghosts(
             or now < known.dropped.get(version, -math.inf) + settle_seconds
         }
     return alive
+
+
+def _leave_out(models: Iterable[str], quiet: Collection[str]) -> list[str]:
+    return [model for model in models if model not in quiet]
 
 
 def _observe_model(

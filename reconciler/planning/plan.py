@@ -120,19 +120,19 @@ def plan(
     steps: list[Step] = [*_fetches(live, room, limits_bytes, memory, now), *trials.steps]
     elsewhere: tuple[str, ...] = ()
     if isinstance(served, Served):
-        elsewhere = _find_elsewhere(memory, local)
+        elsewhere = _find_elsewhere(memory, local, quiet)
         memory = remember_trials(trials, live, forget_good(memory, goals))
         if not elsewhere:
             steps += _steer(world, goals, leaving, memory, seen, limits, now, quiet)
     elif served.reason == SERVER_UNREACHABLE and world.restart_config is not None:
         # It may be down because of what its file says; what has worked is the best it can get.
-        steps += _write_restart_config(memory, world)
+        steps += _write_restart_config(memory, world, quiet)
     if doubt is None and _is_known(memory) and world.restart_config is not None:
         steps += find_removals(live, goals, leaving, memory, seen, world, quiet)
     if node_hold is not None and node_hold.reason == PAUSED:
         steps = []  # someone works on this node by hand
 
-    schemes = {target.deployment.model: target.deployment.scheme for target in targets}
+    schemes = {target.deployment.model: target.deployment.scheme for target in live}
 
     def sight(model: str) -> Sight:
         return Sight(
@@ -233,16 +233,17 @@ def _prune(memory: Memory, world: World, seen: Mapping[str, Mapping[int, Version
     """Forget models of which nothing is left, so that the memory does not grow for ever."""
     wanted = {deployment.model for deployment in world.desired.deployments}
     wanted |= {trial_name(d.model) for d in world.desired.deployments if d.rollout.golden}
-    models = {
-        model: known
-        for model, known in memory.models.items()
-        if model in wanted
-        or known.asked
-        or known.good
-        or model in world.local.versions
-        or any(is_active(status) for status in seen.get(model, {}).values())
+    forgotten = {
+        model
+        for model in memory.models.keys() - wanted - world.local.versions.keys()
+        if not memory.models[model].asked
+        and not memory.models[model].good
+        and not any(is_active(status) for status in seen.get(model, {}).values())
     }
-    return replace(memory, models=models)
+    if not forgotten:
+        return memory
+    models = memory.models.items()
+    return replace(memory, models={m: known for m, known in models if m not in forgotten})
 
 
 def _set_targets(
@@ -358,7 +359,7 @@ def _steer(
 ) -> Iterable[Step]:
     """Yield what the server and the file that it starts from are to be told."""
     if memory.confirmed and not limits.is_file_driven:
-        yield from _write_restart_config(memory, world)
+        yield from _write_restart_config(memory, world, quiet)
     must_confirm = bool(leaving.going) and not goals
     request = next_request(
         goals, memory, seen, now, limits.poll_seconds, must_confirm=must_confirm, quiet=quiet
@@ -369,8 +370,10 @@ def _steer(
         yield Configure(request, explain(request, memory))
 
 
-def _find_elsewhere(memory: Memory, local: Local) -> tuple[str, ...]:
+def _find_elsewhere(memory: Memory, local: Local, quiet: Collection[str]) -> tuple[str, ...]:
     """Return models that the server took over from before us, from a folder that is not ours.
+
+    Those that are `quiet` are in ours.
 
     A config that names them with our folder would freeze the server: it looks for no version of
     any model while one folder is missing.
@@ -379,13 +382,18 @@ def _find_elsewhere(memory: Memory, local: Local) -> tuple[str, ...]:
         sorted(
             model
             for model, known in memory.models.items()
-            if known.adopted & known.available and not local.versions.get(model_of(model))
+            if known.adopted
+            and model not in quiet
+            and known.adopted & known.available
+            and not local.versions.get(model_of(model))
         )
     )
 
 
-def _write_restart_config(memory: Memory, world: World) -> Iterable[WriteConfig]:
-    config = find_restart_config(memory, world.local.versions)
+def _write_restart_config(
+    memory: Memory, world: World, quiet: Collection[str]
+) -> Iterable[WriteConfig]:
+    config = find_restart_config(memory, world.local.versions, quiet)
     if config != world.restart_config:
         yield WriteConfig(config)
 

@@ -5,7 +5,7 @@ that fails to load a model ends. So an unproven version never stands in the file
 from, and a version leaves that file before its folder leaves the disk.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from reconciler.model import Ask, LocalVersion
@@ -19,22 +19,27 @@ def forget_good(memory: Memory, goals: Mapping[str, Goal]) -> Memory:
     return memory.with_models(
         {
             model: replace(known, good=None)
-            for model, known in memory.models.items()
-            if known.good and not known.asked and model not in goals
+            for model in memory.models.keys() - goals.keys()
+            if (known := memory.of(model)).good and not known.asked
         }
     )
 
 
 def find_restart_config(
-    memory: Memory, local: Mapping[str, Mapping[int, LocalVersion]]
+    memory: Memory,
+    local: Mapping[str, Mapping[int, LocalVersion]],
+    quiet: Collection[str] = frozenset(),
 ) -> dict[str, Ask]:
-    """Return what has been seen to work, as far as its files are there.
+    """Return what has been seen to work, as far as its files are there; those of `quiet` ones are.
 
     A server that finds one model of its config missing does not come up at all.
     """
     config = {}
     for model, known in memory.models.items():
         if known.good is None:
+            continue
+        if model in quiet:
+            config[model] = known.good
             continue
         good, found = known.good, local.get(model, {})
         lost = [v for v in good.versions if v not in found or not found[v].intact]

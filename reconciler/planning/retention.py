@@ -55,8 +55,10 @@ def find_leaving(
             model: replace(item, is_done=False, reason=REMOVALS_HELD, sentence=doubt)
             for model, item in handovers.items()
         }
-    managed = find_managed(memory, local)
     wanted = {deployment.model for deployment in desired.deployments} | set(desired.broken)
+    if wanted.issuperset(memory.models) and wanted.issuperset(local):
+        return Leaving((), handovers=handovers)
+    managed = find_managed(memory, local)
     leaving = tuple(sorted(managed - wanted - handovers.keys()))
     if not leaving:
         return Leaving((), handovers=handovers)

@@ -10,12 +10,14 @@ with it how large it may become when it is unpacked.
 
 from collections.abc import Iterable, Mapping
 
-from reconciler.model import Group, Local, Progress
+from reconciler.model import Group, Local, Progress, Quota
 from reconciler.planning.goals import Target, Trouble
 from reconciler.planning.wording import format_bytes
 
 DISK_FULL = "DiskFull"
 GROUP_QUOTA_EXCEEDED = "GroupQuotaExceeded"
+
+_NO_QUOTA = Quota()
 
 Refused = dict[tuple[str, int], Trouble]
 
@@ -27,9 +29,10 @@ def find_room(
     group: Group | None,
 ) -> Refused:
     """Return the versions that must not be fetched now: (model, version) -> why."""
-    targets = [target for target in targets if not _is_gone(target, local)]
+    targets = list(targets)
     if not any(target.snapshots for target in targets):
         return {}
+    targets = [target for target in targets if not _is_gone(target, local)]
     refused = _check_quota(targets, local, group) if group else {}
     staged = {(s.model, s.version, s.digest): s.bytes for s in local.staged}
     free_bytes = local.free_bytes - sum(p.total_bytes - p.done_bytes for p in fetching.values())
@@ -91,6 +94,8 @@ def _check_quota(targets: list[Target], local: Local, group: Group) -> Refused:
     so a newcomer never pushes out what serves, whatever its name.
     """
     refused: Refused = {}
+    if group.quota == _NO_QUOTA:
+        return refused
     quota, kept = group.quota, {target.deployment.model: _kept(target, local) for target in targets}
     used_bytes = sum(kept.values())
     used_models = sum(bool(local.versions.get(model)) for model in kept)

@@ -76,6 +76,8 @@ class ChangeFinder:
 
     def __init__(self) -> None:
         self._asked: dict[str, _Asked] = {}
+        self._told: dict[str, tuple[Outcome, Change | None]] = {}
+        """Outcomes that showed no change beside what was recorded then: they show none again."""
 
     def find(self, report: NodeReport, recorded: Mapping[str, Change]) -> tuple[Change, ...]:
         """Return the changes that `report` shows beside `recorded`.
@@ -87,16 +89,24 @@ class ChangeFinder:
             return ()
         changes = []
         for outcome in report.outcomes:
+            model = outcome.deployment.model
+            last = recorded.get(model)
+            told = self._told.get(model)
+            if told is not None and told[0] is outcome and told[1] is last:
+                continue
             asked = self._note(outcome.deployment, report.observed)
-            last = recorded.get(outcome.deployment.model)
             change = _compare(outcome, asked, last, report.generated_at_seconds)
             if change is not None:
                 changes.append(change)
+            else:
+                self._told[model] = outcome, last
         present = {outcome.deployment.model for outcome in (*report.outcomes, *report.removals)}
         for model, last in recorded.items():
             if model not in present:
                 changes.append(_removed(last, report.observed, report.generated_at_seconds))
-        self._asked = {model: asked for model, asked in self._asked.items() if model in present}
+        for model in self._asked.keys() - present:
+            del self._asked[model]
+            self._told.pop(model, None)
         return tuple(changes)
 
     def _note(self, deployment: Deployment, observed: Commit) -> _Asked:
