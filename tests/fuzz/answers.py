@@ -144,7 +144,12 @@ def serve_listings() -> Iterator[Target]:
         allow(lambda _: _check(source), ReconcilerError, data)
 
     try:
-        yield Target("a listing", (list_whole("4"), list_whole("4", "5", "06")), take, True)
+        yield Target(
+            "a listing",
+            (list_whole("4"), list_whole("4", "5", "06"), list_whole("4", "5/..")),
+            take,
+            True,
+        )
     finally:
         access.close()
         server.shutdown()

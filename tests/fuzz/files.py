@@ -28,6 +28,8 @@ from tests.fuzz.target import Target, allow
 from tests.savedmodels import write_savedmodel
 from tests.statuses import COMMIT
 
+_OUT = "../" * 5
+"""From where an archive is unpacked to, out of the models folder."""
 _SETTINGS = b"repo: https://git.example.org/acme/fleet\ngit_interval: 15s\nconnections: 8\n"
 _CONFIG = b"""\
 model_config_list { config { name: "ranker" base_path: "/m/ranker" model_platform: "tensorflow"
@@ -60,7 +62,7 @@ _TRUSTED = {
 def make_targets(folder: Path) -> Iterator[Target]:
     """Yield all targets; they write below `folder`."""
     for packing in PACKINGS:
-        archives = (pack(WHOLE, packing), pack(WHOLE, packing, "export/"))
+        archives = tuple(pack(WHOLE, packing, within) for within in ("", "export/", _OUT))
         yield Target(f"an archive .{packing}", archives, partial(_unpack, folder, packing), True)
     write_savedmodel(folder / "export", 1.0, load_seconds=0.01)
     golden = (folder / "export/assets.extra/tf_serving_warmup_requests").read_bytes()

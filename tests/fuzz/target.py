@@ -14,7 +14,7 @@ class Target:
 
     name: str
     corpus: tuple[bytes, ...]
-    """Valid input to begin from."""
+    """Input to begin from: valid, or wrong in a way that chance would not find."""
     run: Callable[[bytes], None]
     is_slow: bool = False
     """Whether one takes milliseconds rather than microseconds."""

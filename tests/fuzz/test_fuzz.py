@@ -24,7 +24,7 @@ def targets() -> Iterator[list[Target]]:
         yield opened
 
 
-def test_what_is_valid_is_taken(targets: list[Target]) -> None:
+def test_what_the_fuzzing_begins_from_breaks_nothing(targets: list[Target]) -> None:
     assert len(targets) > 20
     for target in targets:
         for data in target.corpus:
