@@ -93,5 +93,9 @@ POINTS = (
     "os.rmdir models/M/.manifests",
     "os.rmdir models/M/.removing-V",
     "os.rmdir models/M/.removing-V/...",
+    "os.truncate models/.lock",
+    "os.truncate state/.lock",
+    "os.write models/.lock",
     "os.write models/.staging/M/V/journal",
+    "os.write state/.lock",
 )

@@ -3,7 +3,8 @@
 Python tells an audit hook of every file that is opened to be written, renamed, removed or made, and
 takes an error from it as if the system had raised it; writes and fsyncs pass through here too. So
 every change of the disk is a point with a name, at which the agent can be killed or refused, and no
-line of it is other than in production. A file (CHAOS_CONTROL) says what goes wrong from now on:
+line of it is other than in production. One default is: a few models are looked at as thousands are,
+some of them at a time. A file (CHAOS_CONTROL) says what goes wrong from now on:
 
     {"die_at": "os.rename models/M/.manifests/V.json"}   kill -9 right before it
     {"errno": 28, "share": 0.3, "within": "models"}      refuse that share of the changes
@@ -20,6 +21,7 @@ import os
 import random
 import re
 import signal
+import stat
 import sys
 import threading
 import time
@@ -120,7 +122,8 @@ class Luck:
         if point not in self._met:
             self._met.add(point)
             self.note({"point": point})
-        if event in _TOUCHES and names[0].startswith("models/M/V/"):
+        is_installed = names[0].startswith("models/M/V/")
+        if event in _TOUCHES and (is_installed or _is_shared(event, paths[0])):
             self.note({"touched": paths[0]})
         said = self._said
         if said.get("die_at") == point:
@@ -185,6 +188,17 @@ def _resolve(path: object, folder: object) -> str:
     return text
 
 
+def _is_shared(event: str, path: str) -> bool:
+    """Whether something is written to that has another name, as what two versions share."""
+    if event in ("os.remove", "os.rmdir"):
+        return False
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+
+
 def _path_of(descriptor: int) -> str:
     try:
         return str(Path(f"/proc/self/fd/{descriptor}").readlink())
@@ -210,12 +224,16 @@ def main() -> None:
         int(os.environ["CHAOS_REST_PORT"]),
     )
     threading.Thread(target=luck.follow, daemon=True).start()
-    real_time = time.time
+    real_time, real_time_ns = time.time, time.time_ns
     time.time = lambda: real_time() + luck.clock_seconds
+    time.time_ns = lambda: real_time_ns() + int(luck.clock_seconds * 1e9)
     for name in ("write", "pwrite", "fsync"):
         setattr(os, name, _wrap(name, luck))
     sys.addaudithook(luck.watch)
     from reconciler.cli.main import main as run_command
+    from reconciler.rotation import Rotation
+
+    Rotation.__init__.__defaults__ = (0,)  # of all_at_once
 
     run_command()
 
