@@ -10,6 +10,7 @@ served over http. `cpu` is what this process spends, with the calls to the model
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import statistics
@@ -88,8 +89,10 @@ async def measure(folder: Path, deployments: int, changes: int) -> list[dict[str
             if time.monotonic() > deadline:
                 raise SystemExit("the node did not converge")
             await asyncio.sleep(0.1)
+        gc.freeze()  # as the agent does after its start
         results = []
         for number in range(changes):
+            await agent.tick()
             await agent.tick()
             version = number + 2
             files = write_deployment(BUCKET, name_model(1), version, has_lock=False)

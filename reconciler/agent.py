@@ -6,12 +6,12 @@ if one of them dies the process ends, and the orchestrator starts a fresh one.
 """
 
 import asyncio
+import gc
 import logging
 import secrets
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from reconciler import __version__, memory_file
@@ -119,9 +119,8 @@ class Agent:
             if settings.supervise == "off"
             else Supervisor(settings, clock=self._clock, wake=self._wake.set)
         )
-        self._memory, self._applied = memory_file.load(self._memory_path)
-        self._memory_file = MemoryFile(self._memory_path)
-        self._memory_failed = False
+        self._memory_file = MemoryFile(settings.state_dir / "memory.json")
+        self._memory, self._applied = memory_file.load(self._memory_file.path)
         self._rest: Rest | None = None
         self._planned = asyncio.Event()
         self._eyes = Eyes(
@@ -193,8 +192,8 @@ class Agent:
         self.watches.want_peers(desired, {*newest.ask_peers, *asked_peers})
         if newest.settled and world.git_trouble is None:
             self._applied = desired.commit
-        self._remember()
-        self._rest = None if self._memory_failed else find_rest(world, newest, now)
+        is_kept = self._memory_file.keep(self._memory, self._applied)
+        self._rest = find_rest(world, newest, now) if is_kept else None
         await self._herald.tell(world, newest, done, self._applied, now)
         self._tracing.end_look(
             newest.steps,
@@ -226,20 +225,6 @@ class Agent:
     def is_busy(self) -> bool:
         """Whether something runs beside the tick, or the server is still to answer."""
         return self._hands.busy or self._eyes.is_asking
-
-    @property
-    def _memory_path(self) -> Path:
-        return self._settings.state_dir / "memory.json"
-
-    def _remember(self) -> None:
-        """Keep the memory on disk; a full disk there is said once and holds nothing up."""
-        try:
-            self._memory_file.save(self._memory, self._applied)
-            self._memory_failed = False
-        except OSError as error:
-            if not self._memory_failed:
-                _log.warning("%s cannot be written, trying on: %s", self._memory_path, error)
-            self._memory_failed = True
 
     # --- beside the tick ------------------------------------------------------------------
 
@@ -290,6 +275,9 @@ class Agent:
         """Verify what is installed once the first plan is made: nobody is to wait for that."""
         await self._planned.wait()
         await self.verify_installed()
+        # What is known of 10,000 models stays as it is, and to search it for garbage again and
+        # again would take longer than to plan for a change.
+        gc.freeze()
 
     async def verify_installed(self) -> None:
         """Hold what an earlier run installed against its manifests, once, beside the loop."""
@@ -317,6 +305,7 @@ class Agent:
         await self._eyes.close()
         await self.watches.close()
         await self._hands.close()
+        await self._memory_file.close(self._memory, self._applied)
         await asyncio.to_thread(self._sources.close)
         await asyncio.to_thread(self._tracing.close)
         await self._client.close()

@@ -15,7 +15,7 @@ from pathlib import Path
 from reconciler import pause_file
 from reconciler.apply import Hands
 from reconciler.errors import ReconcilerError
-from reconciler.model import Desired, Local, Pause, Query, Served, ServerConfig, Unavailable
+from reconciler.model import Desired, Local, Pause, Served, ServerConfig, Unavailable
 from reconciler.planning.calm import Calm
 from reconciler.planning.goals import wanted_queries
 from reconciler.planning.memory import Memory
@@ -26,6 +26,7 @@ from reconciler.planning.steps import World
 from reconciler.serving.client import SERVER_SILENT, ServingClient
 from reconciler.serving.config_file import OwnFile
 from reconciler.serving.sweep import Sweep
+from reconciler.sources.wishes import Wish, Wishes
 from reconciler.status.board import StatusBoard
 from reconciler.status.peers import describe_namesake
 from reconciler.store.store import Store
@@ -51,7 +52,7 @@ class Eyes:
     board: StatusBoard
     supervisor: Supervisor | None
     _asking: asyncio.Task[Served] | None = None
-    _queries: dict[str, dict[Query, bool]] = field(default_factory=dict)
+    _wishes: Wishes = field(default_factory=Wishes)
     _interest: tuple[tuple[object, ...], Interest] | None = None
 
     async def look(self, desired: Desired, memory: Memory, calm: Calm, rest: Rest | None) -> World:
@@ -120,26 +121,20 @@ class Eyes:
     ) -> None:
         """Say what is to be listed, where anything is to be listed otherwise than before."""
         available = self.watches.buckets.available
-        wanted = {
-            deployment.model: self._queries[deployment.model]
-            if deployment.model in self._queries and deployment.model not in restless
-            else wanted_queries(
+        wishes: dict[str, Wish | None] = {
+            deployment.model: wanted_queries(
                 deployment,
                 local.versions.get(deployment.model, {}),
                 memory.of(deployment.model),
                 available,
             )
             for deployment in desired.deployments
+            if deployment.model in restless or deployment.model not in self._wishes
         }
-        before, self._queries = self._queries, wanted
-        changeable = wanted.keys() & restless
-        if wanted.keys() == before.keys() and all(wanted[m] == before[m] for m in changeable):
-            return
-        queries: dict[Query, bool] = {}
-        for asked in wanted.values():
-            for query, is_recheck in asked.items():
-                queries[query] = is_recheck and queries.get(query, True)
-        self.watches.want_listings(queries)
+        models = {deployment.model for deployment in desired.deployments}
+        changes = self._wishes.change(wishes | dict.fromkeys(self._wishes.find_gone(models)))
+        if changes:
+            self.watches.want_listings(changes)
 
     async def _look_at_server(
         self, models: Collection[str], restless: Collection[str]

@@ -4,12 +4,16 @@ Only what cannot be read again from git, the bucket, the disk or the server: whi
 served here, what a restart of the server may rely on, what `latest` last came to, which change was
 begun, and which commit was last in force as a whole. Without the file the agent works; it then
 knows no previous version to fall back on.
+
+No step waits for it: what is remembered of a step is known only after it, so a kill in between has
+always to be borne. The file is written beside the tick, which does not wait for the disk.
 """
 
+import asyncio
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from reconciler.files import write_atomically
 from reconciler.model import Ask, Commit
@@ -17,6 +21,8 @@ from reconciler.planning.memory import MAX_PROVEN, Memory, ModelMemory
 
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 64 * 1024 * 1024
+_Content: TypeAlias = tuple[dict[str, str], Commit | None]
+"""Each model's line, and the commit."""
 
 
 class MemoryFile:
@@ -24,25 +30,64 @@ class MemoryFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._texts: dict[str, tuple[ModelMemory, str]] = {}
+        self._lines: dict[str, tuple[ModelMemory, str]] = {}
         """Of each model what it was made from, so that only what is new is put into words."""
-        self._written: tuple[dict[str, str], Commit | None] | None = None
+        self._written: _Content | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._has_failed = False
+
+    def keep(self, memory: Memory, applied: Commit | None) -> bool:
+        """See that the file comes to say this, beside the loop; return whether it says so already.
+
+        To be called again until it does. A disk that is full or broken is said once, and holds
+        nothing up.
+        """
+        if self._writing is not None and not self._writing.done():
+            return False
+        content = self._phrase(memory, applied)
+        if content == self._written:
+            return True
+        self._writing = asyncio.create_task(self._try_to_write(content))
+        return False
+
+    async def close(self, memory: Memory, applied: Commit | None) -> None:
+        """Let the file say this, if that can be had, before the program ends."""
+        if self._writing is not None:
+            await self._writing
+        if not self.keep(memory, applied) and self._writing is not None:
+            await self._writing
 
     def save(self, memory: Memory, applied: Commit | None) -> None:
-        """Write the file unless it says the same already; raises OSError."""
-        texts = {}
+        """Write the file here and now unless it says the same already; raises OSError."""
+        content = self._phrase(memory, applied)
+        if content != self._written:
+            self._write(content)
+
+    def _phrase(self, memory: Memory, applied: Commit | None) -> _Content:
         for name, known in memory.models.items():
-            before = self._texts.get(name)
-            texts[name] = before if before and before[0] is known else (known, _dump_model(known))
-        self._texts = texts
-        lines = {name: text for name, (_, text) in texts.items() if text}
-        if self._written == (lines, applied):
-            return
-        models = ",\n".join(f" {json.dumps(name)}: {lines[name]}" for name in sorted(lines))
+            before = self._lines.get(name)
+            if before is None or before[0] is not known:
+                self._lines[name] = known, _dump_model(name, known)
+        for name in self._lines.keys() - memory.models.keys():
+            del self._lines[name]
+        return {name: line for name, (_, line) in self._lines.items() if line}, applied
+
+    async def _try_to_write(self, content: _Content) -> None:
+        try:
+            await asyncio.to_thread(self._write, content)
+            self._has_failed = False
+        except OSError as error:
+            if not self._has_failed:
+                _log.warning("%s cannot be written, trying on: %s", self.path, error)
+            self._has_failed = True
+
+    def _write(self, content: _Content) -> None:
+        lines, applied = content
+        models = ",\n".join(lines[name] for name in sorted(lines))
         applied_text = json.dumps(_dump_commit(applied))
         text = f'{{"applied": {applied_text},\n"models": {{\n{models}\n}}}}\n'
         write_atomically(self.path, text.encode())
-        self._written = lines, applied
+        self._written = content
 
 
 def load(path: Path) -> tuple[Memory, Commit | None]:
@@ -68,8 +113,8 @@ def load(path: Path) -> tuple[Memory, Commit | None]:
         return Memory(), None
 
 
-def _dump_model(known: ModelMemory) -> str:
-    """Return what is kept of a model as JSON, empty where that is nothing."""
+def _dump_model(name: str, known: ModelMemory) -> str:
+    """Return a model's line of the file, empty where nothing is kept of it."""
     if not (known.proven or known.resolved or known.good or known.admitted):
         return ""
     good = known.good
@@ -81,7 +126,7 @@ def _dump_model(known: ModelMemory) -> str:
         "proven": list(known.proven),
         "resolved": dict(known.resolved),
     }
-    return json.dumps(content, sort_keys=True)
+    return f" {json.dumps(name)}: {json.dumps(content, sort_keys=True)}"
 
 
 def _load_model(item: dict[str, Any]) -> ModelMemory:

@@ -113,9 +113,9 @@ class Watches:
         self.notifications = condition
         self._wake()
 
-    def want_listings(self, queries: Mapping[Query, bool]) -> None:
-        """Set what is to be listed (True: only re-checked)."""
-        if self.buckets.want(queries):
+    def want_listings(self, changes: Mapping[Query, bool | None]) -> None:
+        """Take what is to be listed otherwise (True: only re-checked, None: not any more)."""
+        if self.buckets.want(changes):
             self._buckets_due.set()
 
     def want_members(self, desired: Desired | None) -> None:

@@ -156,6 +156,6 @@ def _find_relisted(before: Available, after: Available) -> set[str]:
         return set()
     relisted: set[str] = set()
     for old, new in ((before.listings, after.listings), (before.troubles, after.troubles)):
-        queries = old.keys() | new.keys()
-        relisted |= {query.source for query in queries if old.get(query) is not new.get(query)}
+        relisted |= {query.source for query, said in new.items() if old.get(query) is not said}
+        relisted |= {query.source for query in old.keys() - new.keys()}
     return relisted

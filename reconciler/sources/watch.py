@@ -78,13 +78,18 @@ class BucketWatch:
             if not self._rechecks[query]
         )
 
-    def want(self, queries: Mapping[Query, bool]) -> bool:
-        """Set what is to be listed (True: only re-checked); return whether something is due."""
+    def want(self, changes: Mapping[Query, bool | None]) -> bool:
+        """Take what is to be listed otherwise than before; return whether something is due.
+
+        True is only to be re-checked, None not to be listed any more.
+        """
         now = self._clock()
-        for query in self._entries.keys() - queries.keys():
-            del self._entries[query]
-            self._available = None
-        for query, is_recheck in queries.items():
+        for query, is_recheck in changes.items():
+            if is_recheck is None:
+                if self._entries.pop(query, None) is not None:
+                    del self._rechecks[query]
+                    self._available = None
+                continue
             if query not in self._entries:
                 # A pin that is installed when the agent starts is known; it waits its turn.
                 wait_seconds = self._jitter(self._recheck_seconds) if is_recheck else 0.0
@@ -93,7 +98,7 @@ class BucketWatch:
                 self._entries[query].due_at = now
             elif is_recheck and not self._rechecks[query]:
                 self._entries[query].due_at = now + self._jitter(self._recheck_seconds)
-        self._rechecks = dict(queries)
+            self._rechecks[query] = is_recheck
         return self.next_due_seconds() <= 0
 
     def hasten(self, query: Query, within_seconds: float = 0.0) -> None:

@@ -88,6 +88,15 @@ async def test_what_is_needed_is_asked_at_once_and_then_every_interval(setting: 
     assert 8 <= await setting.pass_time(600, {setting.latest: False}) <= 11
 
 
+async def test_what_nobody_wants_any_more_is_forgotten(setting: Setting) -> None:
+    await setting.pass_time(1, {setting.latest: False, setting.pin: False})
+    setting.watch.want({setting.latest: None, setting.pin: True})
+    assert setting.watch.available.listings.keys() == {setting.pin}
+    assert await setting.pass_time(120, {}) == 0
+    setting.watch.want({setting.latest: None})
+    assert not await setting.watch.refresh()
+
+
 async def test_an_installed_pin_is_compared_once_an_hour(setting: Setting) -> None:
     assert await setting.pass_time(3000, {setting.pin: True}) == 0
     assert await setting.pass_time(7200, {setting.pin: True}) in (2, 3)
@@ -134,12 +143,6 @@ async def test_a_failure_keeps_the_last_listing_and_is_tried_sooner(setting: Set
     setting.sources.fails = False
     await setting.pass_time(60, {setting.latest: False})
     assert not setting.watch.available.troubles
-
-
-async def test_what_nobody_wants_any_more_is_forgotten(setting: Setting) -> None:
-    await setting.pass_time(1, {setting.latest: False})
-    assert await setting.pass_time(600, {}) == 0
-    assert not setting.watch.available.listings
 
 
 async def test_an_upload_that_is_about_to_settle_is_looked_at_then(setting: Setting) -> None:

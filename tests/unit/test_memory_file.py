@@ -83,3 +83,34 @@ def test_a_damaged_file_is_begun_anew(tmp_path: Path, content: str) -> None:
 
 def test_no_file_is_an_empty_memory(tmp_path: Path) -> None:
     assert memory_file.load(tmp_path / "memory.json") == (Memory(), None)
+
+
+async def test_it_is_written_beside_the_loop_and_to_the_end_before_the_program_ends(
+    tmp_path: Path,
+) -> None:
+    file = memory_file.MemoryFile(tmp_path / "memory.json")
+    first = Memory(models={"a": ModelMemory(proven=(1,))})
+    second = first.with_model("a", ModelMemory(proven=(1, 2)))
+    assert not file.keep(first, None)
+    assert not file.keep(second, None), "one is being written"
+    await file.close(second, None)
+    assert memory_file.load(file.path)[0].of("a").proven == (1, 2)
+    assert file.keep(second, None)
+    assert not file.keep(first, None)
+    await file.close(first, None)
+    assert memory_file.load(file.path)[0].of("a").proven == (1,)
+
+
+async def test_a_disk_that_takes_nothing_is_said_once_and_tried_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = memory_file.MemoryFile(tmp_path / "absent" / "memory.json")
+    memory = Memory(models={"a": ModelMemory(proven=(1,))})
+    for _ in range(3):
+        assert not file.keep(memory, None)
+        await file.close(memory, None)
+    assert len(caplog.records) == 1
+    assert "memory.json cannot be written, trying on" in caplog.text
+    file.path.parent.mkdir()
+    await file.close(memory, None)
+    assert memory_file.load(file.path)[0].of("a").proven == (1,)
