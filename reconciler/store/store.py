@@ -42,7 +42,7 @@ from reconciler.store.links import Contents, drop_shared, link_known, move_links
 from reconciler.store.manifest import Manifest, write_manifest
 from reconciler.store.room import Claim, Room
 from reconciler.store.unpack import Unpacking
-from reconciler.store.verify import find_other_bytes, holds_exactly, matches
+from reconciler.store.verify import find_other_bytes, has_size, holds_exactly, matches
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = "what is installed stays; mount the volume so that this user may write to it"
@@ -230,6 +230,13 @@ class Store:
         version = snapshot.version
         await self._check_complete(model, snapshot, files_folder(staging), files)
         await make_durable(self._lanes, files_folder(staging))
+        if not await self._lanes.run(_have_sizes, files_folder(staging), files):
+            # As by the last write of a download that was cancelled, on a disk that stands still.
+            raise DownloadError(
+                f"{model} {snapshot.title} is not installed: a file of it was changed on the disk"
+                " after it was written; it is fetched again",
+                "WriteFailed",
+            )
         ours = await self._lanes.run(self._inventory.read_manifest, model, version) is not None
         manifest = _make_manifest(snapshot, files)
         folder = version_folder(self.models_dir, model, version)
@@ -305,6 +312,10 @@ def _join(snapshot: Snapshot, fetched: tuple[StoredFile, ...]) -> tuple[StoredFi
     """Return all files of a snapshot, those that were `fetched` with the checksum found then."""
     by_path = {file.path: file for file in fetched}
     return tuple(by_path.get(file.path, file) for file in snapshot.files)
+
+
+def _have_sizes(folder: Path, files: Sequence[StoredFile]) -> bool:
+    return all(has_size(folder / file.path, file.size_bytes) for file in files)
 
 
 def _make_manifest(snapshot: Snapshot, files: tuple[StoredFile, ...]) -> Manifest:

@@ -11,15 +11,16 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from reconciler.errors import InstallError
+from reconciler.errors import DownloadError, InstallError
 from reconciler.files import exchange, sync_file_system
 from reconciler.model import LocalVersion, Query, Snapshot
 from reconciler.sources.file import FileSource
 from reconciler.store import install
 from reconciler.store.collect import clear_leftovers, remove_version
 from reconciler.store.completeness import find_lack
-from reconciler.store.install import place
+from reconciler.store.install import make_durable, place
 from reconciler.store.inventory import read_inventory
+from reconciler.store.lanes import Lanes
 from reconciler.store.layout import staging_folder
 from reconciler.store.manifest import Manifest
 from reconciler.store.store import Store
@@ -149,6 +150,23 @@ def test_a_broken_version_is_replaced(
     assert world.installed(1) == WHOLE
     assert world.verify(1)
     assert world.names() == {"1", ".manifests"}
+
+
+def test_what_a_late_write_took_away_is_not_installed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose_bytes(lanes: Lanes, files: Path) -> None:
+        os.truncate(files / "saved_model.pb", 0)
+        await make_durable(lanes, files)
+
+    snapshot = world.publish(1, {**WHOLE})
+    with monkeypatch.context() as late:
+        late.setattr("reconciler.store.store.make_durable", lose_bytes)
+        with pytest.raises(DownloadError, match="fetched again"):
+            world.fetch(snapshot)
+    assert not (world.models / "ranker").exists()
+    assert world.fetch(snapshot).intact
+    assert world.installed(1) == WHOLE
 
 
 def test_a_model_folder_that_is_a_link_is_refused(world: World, tmp_path: Path) -> None:
