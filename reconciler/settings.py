@@ -55,7 +55,10 @@ def _setting(help_text: str, default: Any = MISSING, *, kind: str = "text") -> A
 class Settings:
     """What one agent is told from outside git."""
 
-    repo: str = _setting("git URL of the config repo: https, ssh, file or a path.")
+    repo: str = _setting(
+        "git URL of the config repo: https, ssh, file or a path; or gs://bucket/name.bundle, where"
+        " `reconciler bundle` puts it."
+    )
     branch: str = _setting("Branch to follow.", "main")
     path: str = _setting("Subfolder of the repo that holds fleet.yaml, groups/, deployments/.", "")
     node: str = _setting("This node's name in groups/*.yaml.", socket.gethostname)
