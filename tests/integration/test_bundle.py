@@ -145,9 +145,13 @@ async def test_nothing_new_is_one_request_and_a_restart_is_none_more(
         mirror = world.mirror()
         await asyncio.to_thread(mirror.fetch)
         assert [request.is_read for request in proxy.requests] == [False, True]
+        file = world.state_dir / "fleet.bundle"
+        aside = file.rename(file.with_suffix(".aside"))
         for count in (3, 4, 5):
             await asyncio.to_thread(mirror.fetch)
             assert len(proxy.requests) == count
+        assert not file.exists(), "what was fetched once is not looked at again"
+        aside.rename(file)
         await asyncio.to_thread(world.mirror().fetch)
         assert len(proxy.requests) == 6
         assert len(proxy.reads) == 1
