@@ -21,18 +21,11 @@ from reconciler.herald import Herald
 from reconciler.logs import about, turn_to
 from reconciler.look import Eyes
 from reconciler.memory_file import MemoryFile
-from reconciler.model import (
-    Condition,
-    Desired,
-    Progress,
-    Unavailable,
-)
+from reconciler.model import Condition, Desired, Progress, Unavailable
+from reconciler.pace import Pace
 from reconciler.planning.calm import Calm
 from reconciler.planning.conditions import GIT_REACHABLE, MODELS_INTACT
-from reconciler.planning.events import (
-    FetchFailed,
-    fold,
-)
+from reconciler.planning.events import FetchFailed, fold
 from reconciler.planning.plan import plan
 from reconciler.planning.rest import Rest, find_rest, goes_on, note_look
 from reconciler.planning.restart import find_restart_config
@@ -56,8 +49,6 @@ from reconciler.watches import Watches, sleep_until
 
 _log = logging.getLogger(__name__)
 
-BUSY_TICK_SECONDS = 0.1
-"""Between two looks while something loads, unloads or downloads."""
 _NO_CALM = Calm()
 _HEARTBEAT_TICKS = 10
 _MIN_HEARTBEAT_SECONDS = 60.0
@@ -123,6 +114,7 @@ class Agent:
         self._memory, self._applied = memory_file.load(self._memory_file.path)
         self._rest: Rest | None = None
         self._planned = asyncio.Event()
+        self._pace = Pace(self._clock)
         self._eyes = Eyes(
             node=settings.node,
             state_dir=settings.state_dir,
@@ -184,6 +176,8 @@ class Agent:
             newest = plan(world, self._memory, self._limits, now, calm)
         if self._supervisor is not None:
             self._supervisor.note(sight_server(world, newest, self._limits, now))
+        if self.plan is None or newest.steps != self.plan.steps:
+            self._pace.begin()
         done = await self._hands.carry_out(newest)
         self.plan, self._memory = newest, newest.memory
         self._planned.set()
@@ -293,12 +287,13 @@ class Agent:
 
     async def _tick_for_ever(self) -> None:
         while True:
+            begun_at = self._clock()
             await self.tick()
-            is_moving = self._hands.busy or (self.plan is not None and self.plan.in_motion)
-            interval_seconds = self._settings.tick
-            if is_moving:
-                interval_seconds = min(BUSY_TICK_SECONDS, interval_seconds)
-            await sleep_until(self._wake, interval_seconds, 0.0)
+            pause_seconds = self._settings.tick
+            if self._hands.busy or (self.plan is not None and self.plan.in_motion):
+                moving_seconds = self._pace.pause_seconds(self._clock() - begun_at)
+                pause_seconds = min(moving_seconds, pause_seconds)
+            await sleep_until(self._wake, pause_seconds, 0.0)
 
     async def close(self) -> None:
         """Stop what runs beside the loop."""

@@ -7,8 +7,9 @@ without somebody's doing: a person's, the bucket's, the server's.
 import asyncio
 import time
 
-from reconciler.agent import BUSY_TICK_SECONDS, Agent
+from reconciler.agent import Agent
 from reconciler.model import Phase
+from reconciler.pace import LAST_SECONDS
 from reconciler.planning.outcome import SERVER_UNREACHABLE
 from reconciler.planning.steps import Plan
 
@@ -40,7 +41,7 @@ async def run_once(agent: Agent, timeout_seconds: float) -> bool:
                 git = agent.watches.git
                 is_newest = git.trouble is None and git.unverified is None
                 return newest.converged and is_newest
-            await asyncio.sleep(BUSY_TICK_SECONDS)
+            await asyncio.sleep(LAST_SECONDS)
     finally:
         connection.cancel()
 

@@ -357,9 +357,10 @@ def _steer(
     now: float,
     quiet: Collection[str],
 ) -> Iterable[Step]:
-    """Yield what the server and the file that it starts from are to be told."""
-    if memory.confirmed and not limits.is_file_driven:
-        yield from _write_restart_config(memory, world, quiet)
+    """Yield what the server and the file that it starts from are to be told.
+
+    The server comes first: what the file says has worked, and does so until it is written anew.
+    """
     must_confirm = bool(leaving.going) and not goals
     request = next_request(
         goals, memory, seen, now, limits.poll_seconds, must_confirm=must_confirm, quiet=quiet
@@ -368,6 +369,8 @@ def _steer(
         config = keep_safe(request.config, world.local.versions, limits)
         request = replace(request, config=config)
         yield Configure(request, explain(request, memory))
+    if memory.confirmed and not limits.is_file_driven:
+        yield from _write_restart_config(memory, world, quiet)
 
 
 def _find_elsewhere(memory: Memory, local: Local, quiet: Collection[str]) -> tuple[str, ...]:
