@@ -28,6 +28,8 @@ from reconciler.tracing import Tracing
 
 _JITTER = 0.1
 _MIN_FETCH_GAP_SECONDS = 1.0
+_LAST_RETRY_SECONDS = 30.0
+"""However rarely git is polled: what a failed fetch has missed, nothing else may bring."""
 
 
 class Watches:
@@ -176,7 +178,10 @@ class Watches:
             if self.git.fetched_at_seconds is not None:
                 self._note_fetch(self.git.fetched_at_seconds)
             interval_seconds = self._settings.git_interval
-            await sleep_until(self._git_due, interval_seconds or None)
+            wait_seconds = interval_seconds or None
+            if self.git.fetch_trouble is not None:
+                wait_seconds = min(interval_seconds or _LAST_RETRY_SECONDS, _LAST_RETRY_SECONDS)
+            await sleep_until(self._git_due, wait_seconds)
             # However many hooks arrive meanwhile, they come to one fetch a second.
             gap_seconds = min(_MIN_FETCH_GAP_SECONDS, interval_seconds or _MIN_FETCH_GAP_SECONDS)
             await asyncio.sleep(max(0.0, begun_at + gap_seconds - self._clock()))

@@ -44,7 +44,7 @@ class GitWatch:
         """The newest commit, where it may not be followed."""
         self.fetched_at_seconds: float | None = None
         """When a fetch last succeeded, Unix time."""
-        self._fetch_trouble: Unavailable | None = self.trouble
+        self.fetch_trouble: Unavailable | None = self.trouble
         """Why the newest commit may be another one than that of the last fetch."""
         self._unread: Commit | None = None
         """A commit that may be followed as soon as it can be read, as when who is in its groups
@@ -101,7 +101,7 @@ class GitWatch:
             self._note_trouble(error)
         else:
             self._note(commit, refusal)
-            self.trouble = self._fetch_trouble
+            self.trouble = self.fetch_trouble
 
     async def poll(self) -> bool:
         """Fetch once and return whether anything is other than before."""
@@ -121,7 +121,7 @@ class GitWatch:
             self.fetched_at_seconds = time.time()
         except Exception as error:
             self._note_trouble(error)
-        self._fetch_trouble = None if is_fetched else self.trouble
+        self.fetch_trouble = None if is_fetched else self.trouble
         return (self.desired, self.trouble, self.source_verified) != before
 
     async def _consider(self, commit: Commit) -> UnverifiedError | None:

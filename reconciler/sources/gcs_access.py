@@ -158,7 +158,11 @@ class Access:
         return headers
 
     def refuse_token(self) -> None:
-        """Have the token replaced before the next read, because Cloud Storage did not take it."""
+        """Have the token replaced before the next read, because Cloud Storage did not take it.
+
+        Where there are no credentials, they are looked for again after a while.
+        """
+        self._is_unwelcome |= self.anonymous
         if time.monotonic() - self._renewed_at >= _MIN_TOKEN_AGE_SECONDS:
             self._refused = self._credentials.token
 

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -19,6 +20,7 @@ from reconciler.config_repo.bundle import BrokenBundleError, parse_header
 from reconciler.config_repo.mirror import Mirror
 from reconciler.config_repo.private_git import MirrorSettings
 from reconciler.errors import GitError, ReconcilerError, SettingsError
+from reconciler.sources import gcs_access
 from tests.bucket import FakeBucket, run_fake_gcs
 from tests.faultproxy import Fault, Request, run_proxy
 from tests.gitserver import ConfigRemote, git
@@ -352,6 +354,33 @@ async def test_a_look_ends_at_its_deadline_however_slowly_the_answer_comes(
         proxy.rules = [on_look(Fault(drip_bytes=1))]
         error = await asyncio.to_thread(fail, world.mirror())
         assert error.reason == "DeadlineExceeded"
+
+
+async def test_credentials_are_looked_for_again_where_there_were_none(
+    world: World, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node may start before the server of its machine's credentials does."""
+    monkeypatch.setattr(gcs_access, "_LOOK_AGAIN_SECONDS", 0.0)
+    found = []
+
+    class Searching(gcs_access.Access):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            found.append(self)
+
+    monkeypatch.setattr(gcs_access, "Access", Searching)
+    world.write()
+    found.clear()
+    async with run_proxy(endpoint) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        mirror = world.mirror()
+        proxy.rules = [on_look(Fault(status=401))]
+        await asyncio.to_thread(fail, mirror)
+        assert len(found) == 1
+        proxy.rules = []
+        await asyncio.to_thread(mirror.fetch)
+        await asyncio.to_thread(mirror.fetch)
+        assert len(found) == 2
 
 
 # --- writing ----------------------------------------------------------------------------------
