@@ -134,8 +134,10 @@ class GcsSource:
         _, prefix = split_gcs_url(snapshot.source)
         shown = f"{snapshot.source}/{snapshot.place_of(file)}"
         try:
-            name = quote(prefix + snapshot.place_of(file), safe="")
-            target = f"{self._path}/{name}?alt=media&generation={file.generation}"
+            # In two steps, as most names have only slashes to quote, which is done quickly.
+            name = quote(prefix + snapshot.place_of(file)).replace("/", "%2F")
+            # The condition costs the server nothing, where an old generation had to be looked for.
+            target = f"{self._path}/{name}?alt=media&ifGenerationMatch={file.generation}"
             self._access.renew_token()
             headers = self._access.make_headers()
             # The last byte is part of a range in HTTP. Nothing is inflated on the way: what is
@@ -155,7 +157,7 @@ class GcsSource:
         except (OSError, BrokenAnswerError, RefusedReadError) as error:
             halt.check()
             status = error.status if isinstance(error, RefusedReadError) else 0
-            if status == HTTPStatus.NOT_FOUND:
+            if status in (HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED):
                 raise SourceChangedError(describe_change(snapshot, file)) from error
             if status == HTTPStatus.UNAUTHORIZED:
                 self._access.refuse_token()

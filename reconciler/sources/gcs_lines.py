@@ -12,6 +12,7 @@ answer may take as a whole is the caller's to say, who can end it by its Halt.
 
 import base64
 import os
+import select
 import socket
 import ssl
 import threading
@@ -20,13 +21,17 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import certifi
 
 from reconciler.sources.source import Halt
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 GOOGLE = "https://storage.googleapis.com"
 
@@ -233,7 +238,11 @@ class _Line:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._file = BufferedReader(socket.SocketIO(connection, "r"), _BUFFER_BYTES)
+        self._incoming = _Incoming(connection)
+        self._file = BufferedReader(self._incoming, _BUFFER_BYTES)
+        self._used_bytes = 0
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
         self.may_go_on = True
         self.used_at = 0.0
 
@@ -254,7 +263,7 @@ class _Line:
 
     def read_piece(self, most_bytes: int) -> bytes:
         """Return the next bytes of a body, at least one."""
-        piece = self._file.read(min(most_bytes, _PIECE_BYTES))
+        piece = self._read(min(most_bytes, _PIECE_BYTES))
         if not piece:
             raise BrokenAnswerError(_ENDED)
         return piece
@@ -262,6 +271,7 @@ class _Line:
     def read_line(self) -> str:
         """Return the next line without its end."""
         line = self._file.readline(_MAX_HEAD_BYTES)
+        self._used_bytes += len(line)
         if not line.endswith(b"\n"):
             raise BrokenAnswerError(_ENDED)
         return line.rstrip(b"\r\n").decode("latin-1")
@@ -276,14 +286,25 @@ class _Line:
             both = head + seen
             end = both.find(b"\r\n\r\n")
             if end >= 0:
-                self._file.read(end + 4 - len(head))
+                self._read(end + 4 - len(head))
                 return both[:end].decode("latin-1")
-            self._file.read(len(seen))
+            self._read(len(seen))
             head = both
         raise BrokenAnswerError(_NOT_HTTP)
 
+    def _read(self, count_bytes: int) -> bytes:
+        data = self._file.read(count_bytes)
+        self._used_bytes += len(data)
+        return data
+
     def is_quiet(self) -> bool:
         """Whether nothing was said that nobody asked for; that it was closed shows in use."""
+        if self._used_bytes != self._incoming.taken_bytes:
+            return False
+        is_decrypted = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
+        if not is_decrypted and not self._poll.poll(0):
+            return True
+        # It was closed, or TLS has something to say of itself, or it is for us.
         try:
             self._socket.settimeout(0.0)
             said = self._file.peek()
@@ -306,6 +327,27 @@ class _Line:
         with suppress(OSError):
             self._file.close()
         self._socket.close()
+
+
+class _Incoming(RawIOBase):
+    """What comes over a connection, counted."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self.taken_bytes = 0
+
+    def readable(self) -> bool:
+        """Yes: BufferedReader asks."""
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int | None:
+        """Read what is there, or wait for the next."""
+        try:
+            count_bytes = self._socket.recv_into(buffer)
+        except BlockingIOError:
+            return None
+        self.taken_bytes += count_bytes
+        return count_bytes
 
 
 def _reach(host: str, port: int) -> socket.socket:

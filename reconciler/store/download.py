@@ -38,8 +38,10 @@ Written = Mapping[tuple[int, int], tuple[int, int]]
 CHUNK_BYTES = 16 * 1024 * 1024
 """One request. Small enough to lose little in a kill, large enough that its latency is lost."""
 
-_BATCH_CHUNKS = 8
+_BATCH_CHUNKS = 32
 _BATCH_BYTES = 1024 * 1024
+_BATCHES_PER_CONNECTION = 4
+"""At least, so that all connections have their share of a few small files, and end together."""
 _NOTE_BYTES = 1024 * 1024
 """What a connection may lose in a kill: by default a chunk's size over its 16 connections."""
 _MOST_NOTES = 16_384
@@ -101,7 +103,9 @@ class Download:
         pending = list(range(len(self._snapshot.files)))
         for _ in range(_FILE_ATTEMPTS):
             bring = partial(self._bring, written)
-            await work_off(_join_small(self._cut(pending)), bring, self._lanes.count)
+            most = len(pending) // (_BATCHES_PER_CONNECTION * self._lanes.count)
+            batches = _join_small(self._cut(pending), min(most, _BATCH_CHUNKS))
+            await work_off(batches, bring, self._lanes.count)
             pending = await self._lanes.run(self._find_broken, pending)
             if not pending:
                 return tuple(
@@ -125,8 +129,8 @@ class Download:
             journal = None
         if journal is None:
             start_journal(self._staging, self._snapshot.digest)
-        for folder in {(self._files / file.path).parent for file in self._snapshot.files}:
-            folder.mkdir(parents=True, exist_ok=True)
+        for folder in {file.path.rpartition("/")[0] for file in self._snapshot.files}:
+            (self._files / folder).mkdir(parents=True, exist_ok=True)
         for file in self._snapshot.files:
             if file.size_bytes == 0 or file.size_bytes > self._chunk_bytes:
                 # Where its place on the disk is known from the start, writing it costs less.
@@ -283,14 +287,14 @@ class Download:
         return f"{self._snapshot.source}/{self._snapshot.place_of(file)}"
 
 
-def _join_small(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
+def _join_small(chunks: Iterable[Chunk], most_chunks: int) -> Iterator[list[Chunk]]:
     """Yield chunks by themselves where they are large, else several at a time."""
     batch: list[Chunk] = []
     batch_bytes = 0
     for chunk in chunks:
         batch.append(chunk)
         batch_bytes += chunk.end - chunk.start
-        if batch_bytes >= _BATCH_BYTES or len(batch) == _BATCH_CHUNKS:
+        if batch_bytes >= _BATCH_BYTES or len(batch) >= most_chunks:
             yield batch
             batch, batch_bytes = [], 0
     if batch:

@@ -53,29 +53,29 @@ async def make_durable(lanes: Lanes, files: Path) -> None:
         await lanes.run_all(_sync_one, paths)
 
 
-def _list_all(files: Path) -> list[Path]:
+def _list_all(files: Path) -> list[str]:
     """Return the files under `files`, then its folders from the innermost to itself."""
-    paths: list[Path] = []
+    paths: list[str] = []
     for folder, _, names in os.walk(files, topdown=False):
-        paths += [Path(folder, name) for name in names]
-        paths.append(Path(folder))
+        paths += [f"{folder}/{name}" for name in names]
+        paths.append(folder)
     return paths
 
 
-def _sync_at_once(paths: Sequence[Path]) -> bool:
+def _sync_at_once(paths: Sequence[str]) -> bool:
     for path in paths:
         with _open_to_readers(path):
             pass
-    return sync_file_system(paths[-1])
+    return sync_file_system(Path(paths[-1]))
 
 
-def _sync_one(path: Path) -> None:
+def _sync_one(path: str) -> None:
     with _open_to_readers(path) as descriptor:
         os.fsync(descriptor)
 
 
 @contextmanager
-def _open_to_readers(path: Path) -> Iterator[int]:
+def _open_to_readers(path: str) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fchmod(descriptor, 0o755 if stat.S_ISDIR(os.fstat(descriptor).st_mode) else 0o644)
