@@ -9,6 +9,7 @@ commit says.
 import errno
 import json
 import os
+import random
 import signal
 import sys
 import threading
@@ -63,6 +64,7 @@ _RESTART_SECONDS = 0.2
 _HEARD_SECONDS = 0.2
 """After which an agent has read that nothing is to go wrong any more."""
 _SETTINGS_FAILED = 2
+_OWN_BYTES = 40_000
 
 
 @dataclass
@@ -171,6 +173,10 @@ class Player:
     def _publish(self, model: str, version: int, script: Any = None, **options: Any) -> None:
         folder = self.stage.folder / "exports" / f"{model}-{version}"
         write_savedmodel(folder, version * 10, **options)
+        # What all versions have in common is linked and not fetched; this has to be fetched.
+        (folder / "assets").mkdir(exist_ok=True)
+        own = random.Random(f"{model} {version}").randbytes(_OWN_BYTES)
+        (folder / "assets" / "own").write_bytes(own)
         if script is not None:
             (folder / "standin.json").write_text(json.dumps(script))
         self.stage.bucket.put_version(str(version), read_files(folder), under=model)

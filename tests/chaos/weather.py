@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from tests.chaos.script import Weather
 from tests.faultproxy import Fault, FaultProxy, Request, run_proxy
 
-_PLACES_BYTES = (0, 3, 30, 150, 1000, 5000)
+_PLACES_BYTES = (0, 3, 30, 150, 1000, 5000, 30_000)
 """Where in an answer it goes wrong; the tests' models have files of very different lengths."""
 
 
