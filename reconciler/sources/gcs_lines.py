@@ -197,7 +197,10 @@ class Lines:
             raise
 
     def _find_way(self) -> tuple[str, int, dict[str, str] | None]:
-        """Return where to connect to, and what to tell the proxy if that is one."""
+        """Return where to connect to, and what to tell the proxy if that is one.
+
+        HTTP_PROXY is not looked at: what is reached without TLS is an emulator, and close by.
+        """
         proxy = urllib.request.getproxies().get("https") if self._is_secure else None
         if not proxy or urllib.request.proxy_bypass(self._host):
             return self._host, self._port, None
@@ -301,8 +304,8 @@ class _Line:
         """Whether nothing was said that nobody asked for; that it was closed shows in use."""
         if self._used_bytes != self._incoming.taken_bytes:
             return False
-        is_decrypted = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
-        if not is_decrypted and not self._poll.poll(0):
+        # TLS holds nothing back either: a record is smaller than the buffer.
+        if not self._poll.poll(0):
             return True
         # It was closed, or TLS has something to say of itself, or it is for us.
         try:

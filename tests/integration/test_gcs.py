@@ -229,6 +229,38 @@ async def test_what_may_pass_is_reported_as_such(world: World, fault: Fault) -> 
     assert len(world.proxy.reads) == 1, "the caller counts attempts, so one call is one attempt"
 
 
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault(status=412), SourceChangedError),
+        (Fault(replace_headers={"X-Goog-Generation": "1"}), SourceChangedError),
+        (Fault(replace_headers={"Content-Range": "bytes 1-7/7"}), TransientReadError),
+        (Fault(status=200, body=b"a graph"), TransientReadError),
+        (Fault(status=302, body=b"elsewhere"), TransientReadError),
+    ],
+    ids=["condition", "generation", "range", "whole", "redirect"],
+)
+async def test_an_answer_with_other_bytes_is_not_taken(
+    world: World, fault: Fault, kind: type[SourceError]
+) -> None:
+    world.bucket.put_version("1")
+    snapshot = await world.snapshot(1)
+    world.proxy.rules = [always(fault, lambda r: r.is_read)]
+    with pytest.raises(SourceError) as raised:
+        await world.read(snapshot, "saved_model.pb", 0, 7)
+    assert type(raised.value) is kind
+
+
+async def test_a_read_is_on_the_condition_of_its_generation(world: World) -> None:
+    world.bucket.put_version("1")
+    snapshot = await world.snapshot(1)
+    (file,) = (file for file in snapshot.files if file.path == "saved_model.pb")
+    await world.read(snapshot, file.path, 0, 7)
+    (read,) = world.proxy.reads
+    assert f"ifGenerationMatch={file.generation}" in read.target
+    assert read.headers["accept-encoding"] == "gzip", "what is stored, not what is in it"
+
+
 async def test_a_forbidden_read_is_not_tried_again(world: World) -> None:
     world.bucket.put_version("1")
     snapshot = await world.snapshot(1)

@@ -400,6 +400,16 @@ def test_a_host_that_needs_no_proxy_is_reached_without(
         assert get(lines) == b"hello"
 
 
+def test_an_endpoint_without_tls_is_reached_without_a_proxy(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    server.talks = [server.answer(OK)]
+    with open_lines(server.url) as lines:
+        assert get(lines) == b"hello"
+
+
 def test_a_proxy_that_refuses(
     server: Server, secure: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
