@@ -3,7 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.rotation import MOST_URGENT, ROUND_SECONDS, Rotation
+from reconciler.rotation import (
+    ALONG,
+    LONGEST_DELAY_SECONDS,
+    MOST_URGENT,
+    ROUND_SECONDS,
+    Rotation,
+)
 
 
 class Clock:
@@ -24,16 +30,30 @@ def make(clock: Clock, *, all_at_once: int = 0) -> Rotation:
 NAMES = [f"model-{number:03d}" for number in range(300)]
 
 
-@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=200))
-def test_everybody_comes_up_within_a_round(pauses: list[float]) -> None:
+@given(st.lists(st.tuples(st.floats(0.1, 10), st.booleans()), min_size=1, max_size=200))
+def test_everybody_comes_up_within_a_round(looks: list[tuple[float, bool]]) -> None:
     clock = Clock()
     rotation = make(clock)
     seen = dict.fromkeys(rotation.take(NAMES, ()), 0.0)
     assert seen.keys() == set(NAMES)
-    for pause in pauses:
+    for pause, has_urgent in looks:
         clock.now += pause
-        seen |= dict.fromkeys(rotation.take(NAMES, ()), clock.now)
-        assert all(clock.now - at <= ROUND_SECONDS + pause for at in seen.values())
+        seen |= dict.fromkeys(rotation.take(NAMES, NAMES[:1] if has_urgent else ()), clock.now)
+        late_seconds = pause + LONGEST_DELAY_SECONDS
+        assert all(clock.now - at <= ROUND_SECONDS + late_seconds for at in seen.values())
+
+
+def test_what_is_urgent_does_not_wait_for_a_whole_share_which_is_made_up_for_later() -> None:
+    clock = Clock()
+    rotation = make(clock)
+    names = [f"model-{number}" for number in range(12_000)]
+    rotation.take(names, ())
+    clock.now += 4
+    assert len(rotation.take(names, names[-1:])) == ALONG + 1
+    clock.now += 0.1
+    assert len(rotation.take(names, ())) == 410 - ALONG
+    clock.now += LONGEST_DELAY_SECONDS
+    assert len(rotation.take(names, names[-1:])) == 501
 
 
 def test_a_look_takes_the_share_of_the_time_that_has_passed() -> None:
