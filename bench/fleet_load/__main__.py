@@ -18,8 +18,9 @@ import time
 from pathlib import Path
 
 from bench.fleet_load.fleet import play, play_cron
+from bench.fleet_load.long_past import measure_long_past
 from bench.fleet_load.node import count_node, count_rclone
-from bench.fleet_load.report import render, write_report
+from bench.fleet_load.report import Report, render, write_report
 
 POLL_SECONDS = 15.0
 MINUTE_SECONDS = 60.0
@@ -59,10 +60,10 @@ def main() -> None:
         f"Counted {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())} by"
         f" `python -m bench.fleet_load --nodes {nodes}`. {options.note}"
     ).strip()
-    text = render(head, counted, peers, rows, nodes)
-    print(text)
+    report = Report(head, counted, peers, nodes, rows, measure_long_past())
+    print(render(report))
     if options.write:
-        write_report(options.write, text, counted, peers, rows)
+        write_report(options.write, report)
 
 
 if __name__ == "__main__":
