@@ -1,6 +1,6 @@
 """One of 10,000 deployments changes: from the commit to the plan, without git's own time.
 
-    python -m bench.change [--deployments 10000] [--changes 10] [--json FILE]
+    python -m bench.change [--deployments 10000] [--changes 10] [--write STEM]
 
 The agent runs in this process, at rest. A commit that moves one model to another version is
 pushed; then the agent's own look at git and the tick that plans for it are made, and the clock
@@ -11,7 +11,6 @@ served over http. `cpu` is what this process spends, with the calls to the model
 import argparse
 import asyncio
 import gc
-import json
 import os
 import statistics
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from bench.outcome import add_options, tell
 from bench.parts import (
     BUCKET,
     lay_out,
@@ -131,21 +131,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--deployments", type=int, default=10_000)
     parser.add_argument("--changes", type=int, default=10)
-    parser.add_argument("--json", type=Path)
+    add_options(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         results = asyncio.run(measure(Path(name), options.deployments, options.changes))
-    print("| one of | beyond git, median (spread) | goal | read | tick | CPU | git's own |")
-    print("|---|---|---|---|---|---|---|")
     beyond = sorted(item["beyond_git_ms"] for item in results)
     middle = {key: statistics.median(item[key] for item in results) for key in results[0]}
-    print(
+    table = (
+        "| one of | beyond git, median (spread) | goal | read | tick | CPU | git's own |\n"
+        "|---|---|---|---|---|---|---|\n"
         f"| {options.deployments:,} | {middle['beyond_git_ms']:.0f} ms"
         f" ({beyond[0]:.0f} to {beyond[-1]:.0f}) | {_GOAL_MS} ms | {middle['read_ms']:.0f} ms |"
         f" {middle['tick_ms']:.0f} ms | {middle['cpu_ms']:.0f} ms | {middle['git_ms']:.0f} ms |"
     )
-    if options.json:
-        options.json.write_text(json.dumps({"changes": results}, indent=1))
+    tell("change", options, table, results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a node at rest costs: 1,000 and 10,000 deployments, nothing changes.
 
-    python -m bench.idle [--deployments 1000 10000] [--runs 3] [--seconds 60] [--json FILE]
+    python -m bench.idle [--deployments 1000 10000] [--runs 3] [--seconds 60] [--write STEM]
 
 A tick is everything that the agent's own process does from one look at the node to the next, at
 the default settings (a look every 2 s): the look itself, its share of the status requests, of the
@@ -15,13 +15,13 @@ checks are over.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.outcome import add_options, tell
 from bench.parts import (
     ask,
     lay_out,
@@ -117,17 +117,17 @@ def _count_lines(log: Path) -> int:
     return sum("method=" in line or "HTTP/" in line for line in log.read_text().splitlines())
 
 
-def print_table(results: dict[int, list[Run]]) -> None:
-    """Print a Markdown table."""
-    print(
+def render_table(results: dict[int, list[Run]]) -> str:
+    """Return a Markdown table."""
+    lines = [
         "| deployments | CPU ms a tick, median (spread) | goal | RSS MiB | goal |"
-        " status calls a tick | git polls, requests | git's CPU ms a poll | bucket requests |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+        " status calls a tick | git polls, requests | git's CPU ms a poll | bucket requests |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for deployments, runs in results.items():
         cpu = sorted(run.cpu_ms_per_tick for run in runs)
         goal_ms, goal_mib = _GOALS.get(deployments, ("", ""))
-        print(
+        lines.append(
             f"| {deployments:,} | {statistics.median(cpu):.1f} ({cpu[0]:.1f} to {cpu[-1]:.1f}) |"
             f" {goal_ms} | {max(run.resident_mib for run in runs):.0f} | {goal_mib} |"
             f" {statistics.median(run.status_calls_per_tick for run in runs):.0f} |"
@@ -135,6 +135,7 @@ def print_table(results: dict[int, list[Run]]) -> None:
             f" {statistics.median(run.git_cpu_ms_per_poll for run in runs):.0f} |"
             f" {sum(run.bucket_requests for run in runs)} |"
         )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -143,16 +144,14 @@ def main() -> None:
     parser.add_argument("--deployments", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--json", type=Path)
+    add_options(parser)
     options = parser.parse_args()
     results = {}
     for deployments in options.deployments:
         with tempfile.TemporaryDirectory() as name:
             results[deployments] = measure(Path(name), deployments, options.runs, options.seconds)
-    print_table(results)
-    if options.json:
-        rows = [asdict(run) for runs in results.values() for run in runs]
-        options.json.write_text(json.dumps(rows, indent=1))
+    rows = [asdict(run) for runs in results.values() for run in runs]
+    tell("idle", options, render_table(results), rows)
 
 
 if __name__ == "__main__":

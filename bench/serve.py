@@ -1,6 +1,6 @@
 """From a push to the version being served, the version on disk; back again; and a promotion.
 
-    python -m bench.serve [--runs 10] [--json FILE]
+    python -m bench.serve [--runs 10] [--write STEM]
 
 A real agent as a process, git over http with the webhook, fake-gcs-server, and the stand-in model
 server with TensorFlow Serving's own pace: it looks at its folders once a second. What the agent
@@ -30,6 +30,7 @@ from typing import Any
 import grpc
 import httpx
 
+from bench.outcome import add_options, tell
 from bench.parts import make_environment, run_agent, wait_until
 from reconciler.demo.services import Services, free_port, model_server_command, start_bucket
 from reconciler.serving.protocol.control_pb2 import GetModelStatusRequest, GetModelStatusResponse
@@ -299,22 +300,23 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--json", type=Path)
+    add_options(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         found = measure(Path(name), options.runs)
-    print("| version on disk | ours, median (spread) | goal | with the server | reads |")
-    print("|---|---|---|---|---|")
+    lines = [
+        "| version on disk | ours, median (spread) | goal | with the server | reads |",
+        "|---|---|---|---|---|",
+    ]
     for what, results in found.items():
         ours = sorted(item["ours_ms"] for item in results)
         total = statistics.median(item["total_ms"] for item in results)
         goal = "" if what == "promotion" else f"{_GOAL_MS} ms"
-        print(
+        lines.append(
             f"| {what} | {statistics.median(ours):.0f} ms ({ours[0]:.0f} to {ours[-1]:.0f}) |"
             f" {goal} | {total:.0f} ms | {sum(item['reads'] for item in results):.0f} |"
         )
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+    tell("serve", options, "\n".join(lines), found)
 
 
 if __name__ == "__main__":

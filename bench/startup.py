@@ -1,6 +1,6 @@
 """How long the command takes to start: its help, and an agent until its first plan.
 
-    python -m bench.startup [--runs 7] [--deployments 1000] [--json FILE]
+    python -m bench.startup [--runs 7] [--deployments 1000] [--write STEM]
 
 The agent has been running on this node before: its mirror, its memory and its models are there.
 The clock runs from the start of the process until /metrics counts the first tick that planned. It
@@ -9,7 +9,6 @@ beside it are those of the agent's process: on a machine that does other things 
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.outcome import add_options, tell
 from bench.parts import (
     ask,
     lay_out,
@@ -104,23 +104,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--deployments", type=int, default=1000)
-    parser.add_argument("--json", type=Path)
+    add_options(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         found = measure(Path(name), options.deployments, options.runs)
-    print(f"| start, {options.deployments:,} deployments | median (spread) | goal | CPU |")
-    print("|---|---|---|---|")
+    lines = [
+        f"| start, {options.deployments:,} deployments | median (spread) | goal | CPU |",
+        "|---|---|---|---|",
+    ]
     for what, starts in found.items():
         seconds = [start.seconds for start in starts]
         cpu = statistics.median(start.cpu_seconds for start in starts)
-        print(
+        lines.append(
             f"| {what} | {statistics.median(seconds):.2f} s"
             f" ({min(seconds):.2f} to {max(seconds):.2f}) | {_GOALS_SECONDS[what]:g} s |"
             f" {cpu:.2f} s |"
         )
-    if options.json:
-        rows = {what: [asdict(start) for start in starts] for what, starts in found.items()}
-        options.json.write_text(json.dumps(rows, indent=1))
+    rows = {what: [asdict(start) for start in starts] for what, starts in found.items()}
+    tell("startup", options, "\n".join(lines), rows)
 
 
 if __name__ == "__main__":
