@@ -19,7 +19,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.sync.cases import Case, free_port, make_cases, serve, wait_for_port
+from bench.sync.cases import Case, Server, free_port, make_cases, serve, wait_for_port
+from bench.sync.floor import measure_floor
 from bench.sync.line import measure_line
 from bench.sync.measure import Run, run_once
 from bench.sync.report import describe_machine, render_table, write_report
@@ -29,6 +30,7 @@ LINE_BYTES_PER_SECOND = 50e6
 LINE_DELAY_SECONDS = 0.020
 _LINE_CONNECTIONS = (1, 16)
 _LINE_SECONDS = 2.0
+_FLOORS = 3
 _RUN_SECONDS = 180.0
 
 
@@ -77,15 +79,17 @@ def _measure(
         server_port = free_port()
         port = stack.enter_context(_slow_line(server_port)) if case.is_slow_line else server_port
         endpoint = f"http://127.0.0.1:{port}"
-        sums = stack.enter_context(serve(case, server_port, endpoint))
+        server = stack.enter_context(serve(case, server_port, endpoint))
         line = _measure_line(case, port) if case.is_slow_line else {}
+        floor = [] if case.is_slow_line else [measure_floor(case, port) for _ in range(_FLOORS)]
+        _say(f"the server alone: {min(floor, default=0.0):.2f} s")
         chosen: dict[str, Setting] = {}
         runs: dict[str, list[Run]] = {}
         for tool in tools:
             settings = _suit(tool, case)
             if settings:
                 chosen[tool.name], run = _choose(
-                    tool, settings, case, endpoint, home, sums, deadline
+                    tool, settings, case, endpoint, home, server, deadline
                 )
                 runs[tool.name] = [run]
         for _ in range(rounds - 1):
@@ -95,7 +99,10 @@ def _measure(
                 is_known = case.is_slow_line and setting.is_one_stream  # by the line's speed alone
                 if is_known or done[-1].failure or done[-1].durable_seconds > left_seconds:
                     continue
-                done.append(run_once(setting, case, endpoint, home, _RUN_SECONDS, None))
+                again = run_once(
+                    setting, case, endpoint, home, _RUN_SECONDS, server, is_first=False
+                )
+                done.append(again)
                 _tell(name, setting, done[-1])
     versions = {tool.name: tool.version for tool in tools}
     return {
@@ -104,6 +111,7 @@ def _measure(
         "total_bytes": case.total_bytes,
         "is_slow_line": case.is_slow_line,
         "line_bytes_per_second": line,
+        "floor_seconds": min(floor, default=0.0),
         "tools": [
             {
                 "name": name,
@@ -129,7 +137,7 @@ def _choose(
     case: Case,
     endpoint: str,
     home: Path,
-    sums: dict[str, int],
+    server: Server,
     deadline: float,
 ) -> tuple[Setting, Run]:
     """Try settings while there is time, compare every byte, return the fastest with its run."""
@@ -137,7 +145,7 @@ def _choose(
     for setting in settings:
         if tried and time.monotonic() > deadline:
             break
-        run = run_once(setting, case, endpoint, home, _RUN_SECONDS, sums)
+        run = run_once(setting, case, endpoint, home, _RUN_SECONDS, server, is_first=True)
         _tell(tool.name, setting, run)
         tried.append((setting, run))
     if tool.name == OURS and tried[0][1].failure:
@@ -176,7 +184,8 @@ def _measure_line(case: Case, port: int) -> dict[str, float]:
 def _tell(name: str, setting: Setting, run: Run) -> None:
     _say(
         f"{name} ({setting.label}): {run.seconds:.2f} s, durable {run.durable_seconds:.2f} s,"
-        f" {run.cpu_seconds:.2f} CPU s, {run.peak_bytes / 2**20:.0f} MiB {run.failure}"
+        f" {run.cpu_seconds:.2f} CPU s, the server {run.server_cpu_seconds:.2f},"
+        f" {run.peak_bytes / 2**20:.0f} MiB {run.failure}"
     )
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
 import google_crc32c
@@ -76,9 +77,22 @@ def make_cases(scale: float) -> dict[str, Case]:
     return {case.key: case for case in cases}
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running fake-gcs-server; `sums` has each object's crc32c by its path."""
+
+    process_id: int
+    sums: dict[str, int]
+
+    def read_cpu_seconds(self) -> float:
+        """Return the processor time it has used so far."""
+        fields = Path(f"/proc/{self.process_id}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
-def serve(case: Case, port: int, shown_endpoint: str) -> Iterator[dict[str, int]]:
-    """Run a fake-gcs-server that holds the case; yield each object's crc32c by its path.
+def serve(case: Case, port: int, shown_endpoint: str) -> Iterator[Server]:
+    """Run a fake-gcs-server that holds the case.
 
     `shown_endpoint` is what the server takes for its own address: clients follow the links in its
     listings, so where a line stands before it, that is the line's.
@@ -88,7 +102,7 @@ def serve(case: Case, port: int, shown_endpoint: str) -> Iterator[dict[str, int]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             wait_for_port(port)
-            yield _fill(case, port)
+            yield Server(server.pid, _fill(case, port))
         finally:
             server.kill()
 

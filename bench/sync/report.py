@@ -59,6 +59,7 @@ def summarize(tool: dict[str, Any]) -> dict[str, float]:
         "most_seconds": max(durable),
         "cpu_seconds": statistics.median(run["cpu_seconds"] for run in runs),
         "start_cpu_seconds": statistics.median(run["start_cpu_seconds"] for run in runs),
+        "server_cpu_seconds": statistics.median(run["server_cpu_seconds"] for run in runs),
         "peak_bytes": max(run["peak_bytes"] for run in runs),
     }
 
@@ -69,14 +70,14 @@ def render_table(case: dict[str, Any]) -> str:
         f"### ({case['key']}) {case['title']}",
         "",
         "| tool | setting | s to durable | min–max | runs | s to exit | MB/s | CPU s"
-        " | CPU s to start | peak MiB |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        " | CPU s before | server's CPU s | peak MiB |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for tool in case["tools"]:
         title = f"{tool['name']} {tool['version']}"
         figures = summarize(tool)
         if not figures:
-            lines.append(f"| {title} | {tool['setting']} | {tool['runs'][-1]['failure']} ||||||||")
+            lines.append(f"| {title} | {tool['setting']} | {tool['runs'][-1]['failure']} |||||||||")
             continue
         lines.append(
             f"| {title} | {tool['setting']} | {figures['durable_seconds']:.2f}"
@@ -84,12 +85,17 @@ def render_table(case: dict[str, Any]) -> str:
             f" | {figures['count']} | {figures['seconds']:.2f}"
             f" | {case['total_bytes'] / 1e6 / figures['durable_seconds']:.0f}"
             f" | {figures['cpu_seconds']:.2f} | {figures['start_cpu_seconds']:.2f}"
-            f" | {figures['peak_bytes'] / 2**20:.0f} |"
+            f" | {figures['server_cpu_seconds']:.2f} | {figures['peak_bytes'] / 2**20:.0f} |"
         )
     rates = case["line_bytes_per_second"]
     if rates:
         told = ", ".join(f"{rate / 1e6:.0f} MB/s over {count}" for count, rate in rates.items())
         lines += ["", f"The line alone, nothing done with the bytes: {told} connections."]
+    if case["floor_seconds"]:
+        lines += [
+            "",
+            f"The server alone, nothing done with the bytes: {case['floor_seconds']:.2f} s.",
+        ]
     lines += ["", judge(case)]
     return "\n".join([*lines, ""])
 
@@ -98,7 +104,9 @@ def judge(case: dict[str, Any]) -> str:
     """Return a sentence that holds our figures of a case against what was set as the goal."""
     figures = {tool["name"]: summarize(tool) for tool in case["tools"]}
     ours = figures.pop(OURS, {})
-    peers = {name: figure for name, figure in figures.items() if figure}
+    peers = {
+        name: figure for name, figure in figures.items() if figure and not name.startswith(OURS)
+    }
     if not ours or not peers:
         return ""
     goal, name = FASTER_GOAL, min(peers, key=lambda peer: peers[peer]["durable_seconds"])
@@ -148,7 +156,7 @@ def _draw(cases: list[dict[str, Any]]) -> str:
             middle = y + _BAR_HEIGHT / 2
             parts.append(f'<text x="8" y="{middle + 4}">{escape(name)}</text>')
             if figure:
-                kind = "us" if name == OURS else "peer"
+                kind = "us" if name.startswith(OURS) else "peer"
                 width = figure["durable_seconds"] * scale
                 ends = [
                     _NAME_WIDTH + figure[key] * scale for key in ("least_seconds", "most_seconds")

@@ -57,9 +57,11 @@ class Tool:
 
 def find_tools() -> list[Tool]:
     """Return all competitors, us first; those that are not installed say so."""
+    version = _ask(["git", "describe", "--always"])
     peer_python = str(PEERS_BIN / "python") if (PEERS_BIN / "python").exists() else ""
     return [
-        Tool(OURS, _ask(["git", "describe", "--always", "--dirty"]), (_agent(),)),
+        Tool(OURS, version, (_agent(is_loaded=True),)),
+        Tool(f"{OURS}, started for it", version, (_agent(is_loaded=False),)),
         _find_rclone(),
         _find_gcloud(),
         _find_library("plain", ["1"]),
@@ -69,9 +71,9 @@ def find_tools() -> list[Tool]:
     ]
 
 
-def _agent() -> Setting:
+def _agent(*, is_loaded: bool) -> Setting:
     command = (sys.executable, "-m", "bench.sync.agent", "{target}", BUCKET, PREFIX, "{models}")
-    return Setting("as the agent", command, is_loaded=True)
+    return Setting("running already" if is_loaded else "a command", command, is_loaded=is_loaded)
 
 
 def _find_rclone() -> Tool:
