@@ -41,10 +41,12 @@ MAX_BUNDLE_BYTES = 512 * 1024 * 1024
 """The history of 100,000 commits to 10,000 files has a tenth of that."""
 MAX_HEADER_BYTES = 64 * 1024
 BUNDLE_DAMAGED = "BundleDamaged"
+BUNDLE_REPLACED = "BundleReplaced"
 
 _LOOK_SECONDS = 30.0
 _BLOCK_BYTES = 1024 * 1024
 _CHECKSUM_BYTES = 20
+_SHOWN_BRANCHES = 5
 _SIGNATURE = re.compile(rb"# v[23] git bundle\n")
 _TIP = re.compile(r"([0-9a-f]{40}) refs/heads/(.+)")
 
@@ -62,6 +64,11 @@ class Header:
     length_bytes: int
     """Where the pack begins."""
 
+    @property
+    def branches(self) -> str:
+        """Some of the branches by name, for a message."""
+        return ", ".join(map(_show, sorted(self.tips)[:_SHOWN_BRANCHES])) or "none"
+
 
 def parse_header(data: bytes) -> Header:
     """Return the header of a bundle from its first bytes; raises BrokenBundleError."""
@@ -71,11 +78,11 @@ def parse_header(data: bytes) -> Header:
     if not end:
         raise BrokenBundleError("is no whole git bundle, its header has no end")
     tips = {}
-    for line in text.decode("utf-8", "replace").splitlines()[1:]:
+    for line in text.decode("utf-8", "replace").split("\n")[1:]:
         if line.startswith("-"):
             raise BrokenBundleError("is a git bundle of the newest commits only, not of them all")
         if line.startswith("@") and line != "@object-format=sha1":
-            raise BrokenBundleError(f"is a git bundle of another kind ({line[:60]})")
+            raise BrokenBundleError(f"is a git bundle of another kind ({_show(line)})")
         if tip := _TIP.fullmatch(line):
             tips[tip[2]] = tip[1]
     return Header(tips, len(text) + len(end))
@@ -170,7 +177,7 @@ class BundleFile:
             ) from None
         except SourceChangedError:
             raise self._error(
-                BUNDLE_DAMAGED, "the bundle was replaced by a newer one while it was read"
+                BUNDLE_REPLACED, "the bundle was replaced by a newer one while it was read"
             ) from None
         except SourceError as error:
             raise self._error(error.reason, str(error)) from error
@@ -204,11 +211,11 @@ class BundleFile:
                     " file in its place, and see that nothing else does",
                 ) from None
             if self._branch not in header.tips:
-                found = ", ".join(sorted(header.tips)[:5]) or "none"
                 raise self._error(
                     BRANCH_MISSING,
-                    f"the branch {self._branch} is not in the bundle, which has {found}; write it"
-                    f" by `reconciler bundle --branch {self._branch}` or set RECONCILER_BRANCH",
+                    f"the branch {self._branch} is not in the bundle, which has {header.branches};"
+                    f" write it by `reconciler bundle --branch {self._branch}` or set"
+                    " RECONCILER_BRANCH",
                 )
             if not _is_whole(file, header.length_bytes):
                 raise self._error(
@@ -219,6 +226,11 @@ class BundleFile:
 
     def _error(self, reason: str, sentence: str) -> GitError:
         return git_error(reason, self._url, sentence)
+
+
+def _show(text: str) -> str:
+    """Return what somebody else wrote, short and without what a terminal would obey."""
+    return "".join(character for character in text[:60] if character.isprintable())
 
 
 @contextmanager

@@ -122,8 +122,8 @@ def _read_tip(
         ) from None
     if branch not in header.tips:
         raise _refuse(
-            f"{url} holds another branch ({', '.join(sorted(header.tips)[:5]) or 'none'}) than"
-            f" {branch}, and is not overwritten; give each branch an object of its own"
+            f"{url} holds another branch ({header.branches}) than {branch}, and is not"
+            " overwritten; give each branch an object of its own"
         )
     return state, header.tips[branch]
 

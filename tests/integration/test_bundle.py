@@ -246,6 +246,11 @@ def of_another_branch(world: World) -> bytes:
         (cut_off, "BundleDamaged", "cut off or damaged, and was so when it was uploaded"),
         (lambda world: world.make("main")[:120], "BundleDamaged", "cut off or damaged"),
         (of_newest_only, "BundleDamaged", "of the newest commits only"),
+        (
+            lambda _: b"# v3 git bundle\n@object-format=\x1b[31m" + b"x" * 5000 + b"\n\nPACK",
+            "BundleDamaged",
+            "(@object-format=[31m" + "x" * 40 + ")",
+        ),
         (of_another_branch, "BranchMissing", "main is not in the bundle, which has trunk;"),
     ],
 )
@@ -308,7 +313,7 @@ def on_look(fault: Fault) -> Callable[[Request], Fault | None]:
         ),
         (on_read(Fault(action="stall", after_bytes=80)), "DeadlineExceeded", "within 0.5 s"),
         (on_read(Fault(drip_bytes=1)), "DeadlineExceeded", "raise git_deadline"),
-        (on_read(Fault(status=404)), "BundleDamaged", "replaced by a newer one while it was read"),
+        (on_read(Fault(status=404)), "BundleReplaced", "replaced by a newer one while it was read"),
         (on_read(Fault(status=503)), "ReadFailed", "HTTP 503"),
         (on_look(Fault(status=503)), "ReadFailed", "HTTP 503"),
         (on_look(Fault(status=403)), "Forbidden", "roles/storage.objectViewer on bucket acme"),
