@@ -1,6 +1,7 @@
 """models.config: what we write is what we read, and what others wrote is understood."""
 
 import string
+import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.model import Ask
+from reconciler.serving import config_file
 from reconciler.serving.config_file import (
     OwnFile,
     parse,
@@ -82,6 +84,23 @@ def test_a_config_that_somebody_else_wrote() -> None:
 @pytest.mark.parametrize("text", ["model_config_lst {}", "{", "\0", "model_config_list { x: 1 }"])
 def test_what_cannot_be_parsed_is_none(text: str) -> None:
     assert parse(text) is None
+
+
+@given(st.dictionaries(names, asks, min_size=1))
+def test_our_own_words_are_understood_without_protobuf(config: dict[str, Ask]) -> None:
+    with tempfile.TemporaryDirectory() as folder, patch(f"{config_file.__name__}.parse") as parsing:
+        path = Path(folder) / "models.config"
+        write_config(path, config, "/models")
+        assert read_own(path, "/models") == config
+    parsing.assert_not_called()
+
+
+@given(st.dictionaries(st.text(min_size=1), asks), st.text())
+def test_our_own_words_are_understood_whatever_the_names(config: dict[str, Ask], base: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "models.config"
+        write_config(path, config, base)
+        assert read_own(path, base) == config
 
 
 def test_only_our_own_words_count_as_written_by_us(tmp_path: Path) -> None:
