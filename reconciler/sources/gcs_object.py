@@ -33,6 +33,15 @@ _ANSWER_SECONDS = 60
 _RETRY_SECONDS = 120
 NEW = 0
 """The generation of an object that is not there yet."""
+NO_DESCRIPTION = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What comes of an answer that describes no object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +74,7 @@ class GcsObject:
                     return None
                 if answer.status != HTTPStatus.OK:
                     raise RefusedReadError(answer.status, text.strip())
-                return _parse(text)
+                return parse_state(text)
         except (OSError, BrokenAnswerError, RefusedReadError, GoogleAuthError) as error:
             halt.check()
             if isinstance(error, RefusedReadError) and error.status == HTTPStatus.UNAUTHORIZED:
@@ -73,7 +82,7 @@ class GcsObject:
             raise explain_read(
                 self._url, self._bucket, error, anonymous=self._access.anonymous
             ) from error
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        except NO_DESCRIPTION as error:
             raise TransientReadError(
                 f"the answer is no description of {self._url} ({type(error).__name__}); what stands"
                 " between this node and Cloud Storage must pass its answers on as they are"
@@ -142,7 +151,8 @@ def split_object_url(url: str) -> tuple[str, str]:
     return bucket, name
 
 
-def _parse(text: str) -> ObjectState:
+def parse_state(text: str) -> ObjectState:
+    """Return what an answer says; raises NO_DESCRIPTION."""
     found = json.loads(text)
     state = ObjectState(
         generation=int(found["generation"]),

@@ -1,6 +1,8 @@
 """The config repo as a bundle in a bucket: what is written there, followed there, and refused."""
 
 import asyncio
+import json
+import math
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reconciler.cli.bundle import bundle
@@ -21,6 +23,7 @@ from reconciler.config_repo.mirror import Mirror
 from reconciler.config_repo.private_git import MirrorSettings
 from reconciler.errors import GitError, ReconcilerError, SettingsError
 from reconciler.sources import gcs_access
+from reconciler.sources.gcs_object import NO_DESCRIPTION, parse_state
 from tests.bucket import FakeBucket, run_fake_gcs
 from tests.faultproxy import Fault, Request, run_proxy
 from tests.gitserver import ConfigRemote, git
@@ -539,6 +542,29 @@ def test_any_bytes_have_a_header_or_are_refused(data: bytes) -> None:
         except BrokenBundleError:
             continue
         assert 0 < header.length_bytes <= len(beginning + data)
+
+
+_VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+
+
+@given(
+    st.recursive(
+        _VALUES | st.fixed_dictionaries(dict.fromkeys(("generation", "size", "crc32c"), _VALUES)),
+        st.lists,
+        max_leaves=5,
+    )
+)
+@example({"generation": math.inf, "size": "1", "crc32c": "AAAAAA=="})
+@example({"generation": "9" * 5000, "size": "1", "crc32c": "AAAAAA=="})
+@example({"generation": "-1", "size": "1", "crc32c": "AAAAAA=="})
+@example({"generation": "1", "size": "1", "crc32c": "\u00e9"})
+def test_any_answer_describes_an_object_or_is_refused(answer: object) -> None:
+    try:
+        state = parse_state(json.dumps(answer))
+    except NO_DESCRIPTION:
+        return
+    assert state.generation > 0
+    assert state.size_bytes >= 0
 
 
 @given(
