@@ -202,6 +202,17 @@ def test_a_damaged_mirror_and_a_damaged_file_heal(world: World) -> None:
     assert file.read_bytes() == world.bucket.read(NAME)
 
 
+def test_a_file_that_cannot_be_written_is_said(world: World) -> None:
+    world.write()
+    in_the_way = world.state_dir / ".fleet.bundle.tmp"
+    in_the_way.mkdir(parents=True)
+    mirror = world.mirror()
+    error = fail(mirror)
+    assert error.reason == "MirrorUnwritable"
+    in_the_way.rmdir()
+    assert mirror.fetch().subject == "First"
+
+
 def test_a_path_to_a_bundle_is_a_repo_too(world: World, tmp_path: Path) -> None:
     path = tmp_path / "shared.bundle"
     path.write_bytes(world.make("main"))
