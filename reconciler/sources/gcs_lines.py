@@ -243,6 +243,10 @@ class _Line:
         self._socket = connection
         self._incoming = _Incoming(connection)
         self._file = BufferedReader(self._incoming, _BUFFER_BYTES)
+        # TLS hands out 16 KiB at a time, which would be many pieces, so those wait to be full. What
+        # has come without it is taken as it is: with every call more, threads wait for each other.
+        is_secure = isinstance(connection, ssl.SSLSocket)
+        self._read_some = self._file.read if is_secure else self._file.read1
         self._used_bytes = 0
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
@@ -266,7 +270,8 @@ class _Line:
 
     def read_piece(self, most_bytes: int) -> bytes:
         """Return the next bytes of a body, at least one."""
-        piece = self._read(min(most_bytes, _PIECE_BYTES))
+        piece = self._read_some(min(most_bytes, _PIECE_BYTES))
+        self._used_bytes += len(piece)
         if not piece:
             raise BrokenAnswerError(_ENDED)
         return piece
