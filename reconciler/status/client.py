@@ -28,6 +28,7 @@ from reconciler.status.journal import MAX_READ
 from reconciler.status.report import Json
 
 _MAX_BODY_BYTES = 16 * 1024 * 1024
+"""Twice what a node of 10,000 models says of itself, each with some metadata."""
 _CHUNK_BYTES = 64 * 1024
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _ADVICE = {

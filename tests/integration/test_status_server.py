@@ -15,10 +15,12 @@ import jsonschema
 import pytest
 
 from reconciler.errors import SettingsError
+from reconciler.fleet.answers import read_answer
 from reconciler.model import Commit, Deployment, Outcome, Phase
 from reconciler.resources import data_folder
 from reconciler.status import connections, guard
 from reconciler.status.board import StatusBoard
+from reconciler.status.client import fetch_status
 from reconciler.status.connections import MAX_CONNECTIONS
 from reconciler.status.hooks import HookSettings, HookTaker
 from reconciler.status.journal import Journal
@@ -41,6 +43,7 @@ REPORT = NodeReport(
     applied=COMMIT,
     outcomes=(Outcome(RANKER, Phase.DEPLOYED, "Serving", "Version 42 serves.", 42, (42,)),),
 )
+DEADLINE_SECONDS = 60.0
 TOKEN = "a-token-nobody-should-see"
 
 
@@ -534,3 +537,21 @@ async def test_signals_stay_with_the_agent_and_a_cancelled_server_leaves_nothing
 
     with socket.create_server(("127.0.0.1", port)) as again:
         assert again.getsockname()[1] == port
+
+
+async def test_a_node_of_ten_thousand_models_can_be_read_by_the_others(node: Node) -> None:
+    metadata = {f"key-{number}": "some value" for number in range(5)}
+    outcomes = tuple(
+        replace(
+            REPORT.outcomes[0],
+            deployment=replace(RANKER, model=f"search-ranking-{number:05d}", metadata=metadata),
+            sentence="Version 42 serves, and so does its predecessor until the labels have moved.",
+        )
+        for number in range(10_000)
+    )
+    holders = {item.deployment.model: ("search-1", "search-2", "search-3") for item in outcomes}
+    report = replace(REPORT, outcomes=outcomes, holders=holders, observed=None)  # not all as news
+    await node.board.publish(report)
+    url = f"http://127.0.0.1:{node.server.port}"
+    body = await asyncio.to_thread(fetch_status, url, DEADLINE_SECONDS)
+    assert len(read_answer(body).deployments) == len(outcomes)
