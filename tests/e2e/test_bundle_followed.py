@@ -35,8 +35,8 @@ def test_a_node_follows_merges_and_reverts_while_the_git_server_is_away(stage: S
     stage.wait_served("ranker", 1)
     assert stage.stop_agent() == 0
     stage.start_agent()
+    wait_until(lambda: stage.condition("GitReachable").get("holds"), "a look at the bundle")
     stage.wait_served("ranker", 1)
-    assert stage.condition("GitReachable")["holds"]
     away.rename(stage.remote.bare)
     assert second not in str(stage.status()["applied"])
 
@@ -60,7 +60,7 @@ def test_a_bundle_that_cannot_be_followed_leaves_all_as_it_is(stage: Stage) -> N
     stage.bucket.delete(NAME)
     stage.run_command("bundle", url)
     stage.wait_served("ranker", 2)
-    assert stage.condition("GitReachable")["holds"]
+    wait_until(lambda: stage.condition("GitReachable").get("holds"), "the end of the trouble")
 
 
 async def test_a_notification_wakes_the_look_at_the_bundle(
