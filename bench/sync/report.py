@@ -16,6 +16,15 @@ FASTER_GOAL = 1.5
 STREAMS_GOAL = 6.0
 """Times the throughput of one stream, where each connection is limited."""
 PEAK_GOAL_MIB = 150
+_HOW = """\
+Each tool syncs in turn into an empty folder, from a server that holds everything in memory and runs
+on the same cores. `s to durable` ends when all is on the disk: the agent syncs its files itself; no
+peer does, so for them the file system is told to, within their time. `s to exit` is without that.
+Processor seconds are those of the tool from there on; a process that is there before its work
+begins, as an agent or a library in a service is, has its start beside it. "The server alone" is how
+long the same bytes take when nothing at all is done with them: nobody can be faster on this
+machine.
+"""
 
 _BAR_HEIGHT = 22
 _GAP = 34
@@ -67,7 +76,7 @@ def summarize(tool: dict[str, Any]) -> dict[str, float]:
 def render_table(case: dict[str, Any]) -> str:
     """Return one case as Markdown."""
     lines = [
-        f"### ({case['key']}) {case['title']}",
+        f"## ({case['key']}) {case['title']}",
         "",
         "| tool | setting | s to durable | min–max | runs | s to exit | MB/s | CPU s"
         " | CPU s before | server's CPU s | peak MiB |",
@@ -134,7 +143,9 @@ def write_report(stem: Path, report: dict[str, Any]) -> None:
     if report["scale"] != 1:
         head += f" Scaled by {report['scale']:g}: smaller, or fewer, files than the titles say."
     absent = [f"{name} took no part: {why}." for name, why in report["absent"].items()]
-    parts = [" ".join([head, *absent]), "", *map(render_table, report["cases"])]
+    head = " ".join([head, *absent])
+    parts = [f"# Cold sync\n\n{head}\n\n{_HOW}", *map(render_table, report["cases"])]
+    parts.append(f"![Seconds of each tool]({stem.name}.svg)\n")
     stem.with_suffix(".md").write_text("\n".join(parts))
     stem.with_suffix(".svg").write_text(_draw(report["cases"]))
 

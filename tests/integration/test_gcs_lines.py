@@ -195,9 +195,11 @@ CHUNKED = b"HTTP/1.1 206 P\r\nTransfer-Encoding: chunked\r\n\r\n"
     [
         CHUNKED + b"2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\nX: y\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+        CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n") + b"5\r\nhello\r\n0\r\n\r\n",
+        b"HTTP/1.1 206\r\ncontent-length:5\r\nX-None:\r\n\r\nhello",
         b"HTTP/1.1 206 P\r\n\r\nhello",
     ],
-    ids=["chunked", "continue", "to the end"],
+    ids=["chunked", "continue", "chunked with a length", "terse", "to the end"],
 )
 def test_other_forms_of_an_answer(server: Server, answer: bytes) -> None:
     server.talks = [server.answer(answer)]
