@@ -1,7 +1,7 @@
 """What a plan takes over from the one before: it comes to the same, and costs no thought."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,8 +16,10 @@ from reconciler.model import (
     LocalVersion,
     Outcome,
     Pause,
+    Phase,
     Problem,
     Progress,
+    Staged,
     State,
     Unavailable,
 )
@@ -27,6 +29,7 @@ from reconciler.planning.memory import Memory, back_off
 from reconciler.planning.outcome import Sight, describe
 from reconciler.planning.plan import plan
 from reconciler.planning.rest import LONGEST_SECONDS, Rest, find_rest, goes_on, note_look
+from reconciler.planning.room import DISK_FULL
 from reconciler.planning.steps import Configure, Plan, World
 from reconciler.policy import Freeze, Policy
 from tests.unit.worlds import (
@@ -351,6 +354,47 @@ def test_whatever_is_other_than_before_is_planned_for(change: dict[str, Any]) ->
     rest = find_rest(world, made, NOW)
     assert rest is not None
     assert not goes_on(rest, replace(world, **change), made.memory, NOW + 1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [item.name for item in fields(World) if item.name not in ("local", "wall_seconds")],
+)
+def test_no_part_of_the_world_is_left_out(name: str) -> None:
+    world, memory = resting_world()
+    made = plan(world, memory, LIMITS, NOW)
+    rest = find_rest(world, made, NOW)
+    assert rest is not None
+    other: dict[str, Any] = {name: object()}
+    assert not goes_on(rest, replace(world, **other), made.memory, NOW + 1)
+
+
+@pytest.mark.parametrize(
+    "change", [{"staged": (Staged("a", 2, "d", 5),)}, {"strays": ("a/02",)}, {"versions": {}}]
+)
+def test_whatever_is_other_on_the_disk_is_planned_for(change: dict[str, Any]) -> None:
+    world, memory = resting_world()
+    made = plan(world, memory, LIMITS, NOW)
+    rest = find_rest(world, made, NOW)
+    assert rest is not None
+    other = replace(world, local=replace(world.local, **change))
+    assert not goes_on(rest, other, made.memory, NOW + 1)
+
+
+def test_what_waits_for_others_is_no_rest() -> None:
+    world, memory = resting_world()
+    made = plan(world, memory, LIMITS, NOW)
+    assert find_rest(world, made, NOW) is not None
+    refused = back_off("no", None, NOW)
+    full = replace(made.outcomes[0], phase=Phase.FAILED, reason=DISK_FULL)
+    for waiting in (
+        replace(made, relist={listing("a", 1).query: 3.0}),
+        replace(made, ask_peers=("other",)),
+        replace(made, memory=replace(made.memory, reload_failure=refused)),
+        replace(made, outcomes=(full, *made.outcomes[1:])),
+        replace(made, in_motion=True),
+    ):
+        assert find_rest(world, waiting, NOW) is None
 
 
 def test_an_event_ends_the_rest() -> None:
