@@ -16,6 +16,7 @@ from reconciler.model import (
     Query,
     Quota,
     Rollout,
+    Served,
     Snapshot,
     State,
     StoredFile,
@@ -208,6 +209,15 @@ def test_a_version_that_the_restart_file_still_names_is_not_removed() -> None:
     made = make_plan(world, memory)
     assert removals(made) == []
     assert any(isinstance(step, WriteConfig) for step in made.steps)
+
+
+def test_nothing_is_removed_by_what_the_server_said_a_while_ago() -> None:
+    world, memory = serving_world(*ABC)
+    world = replace(world, local=local({"a": [1, 2], "b": [1, 2], "c": [1]}))
+    assert isinstance(world.served, Served)
+    asked_for_b = replace(world, served=replace(world.served, fresh=frozenset({"b"})))
+    assert removals(make_plan(asked_for_b, memory)) == [("b", 2)]
+    assert removals(make_plan(world, memory)) == [("a", 2), ("b", 2)]
 
 
 def test_what_this_agent_did_not_install_is_never_deleted() -> None:
