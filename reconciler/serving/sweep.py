@@ -19,7 +19,6 @@ class Sweep:
 
     def __init__(self, client: ServingClient, clock: Callable[[], float]) -> None:
         self._client = client
-        self._clock = clock
         self._rotation = Rotation(clock)
         self._served: Served | None = None
 
@@ -30,7 +29,7 @@ class Sweep:
         that were asked is not answered.
         """
         if self._served is not None and self._served.connection != self._client.connection:
-            self._served, self._rotation = None, Rotation(self._clock)
+            self._served = None
         known = self._served.models if self._served else {}
         unknown = set(models) - known.keys()
         self._rotation.forget(unknown)

@@ -73,6 +73,10 @@ def test_urgent_and_new_names_come_at_once_and_gone_ones_never() -> None:
     rotation = make(clock)
     rotation.take(NAMES, ())
     assert rotation.take([*NAMES[:10], "new"], ["model-007", "gone"]) == {"model-007", "new"}
+    rotation.take(NAMES[200:], ())
+    clock.now += ROUND_SECONDS / 4
+    assert len(rotation.take(NAMES[200:], ()) & set(NAMES[200:])) == 25
+    assert rotation.take(NAMES[:10], NAMES) == set(NAMES[:10])
 
 
 def test_a_few_names_all_come_each_time_and_so_do_all_after_a_long_pause() -> None:
