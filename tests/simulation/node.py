@@ -5,8 +5,9 @@ plan, carry out. Downloads and reloads take time; a restart forgets what the mem
 hold; clocks are the node's own.
 """
 
+import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from reconciler.model import (
     Snapshot,
     Unavailable,
 )
+from reconciler.planning.calm import Calm
 from reconciler.planning.events import (
     Event,
     Fetched,
@@ -39,6 +41,7 @@ from reconciler.planning.goals import wanted_queries
 from reconciler.planning.memory import Memory
 from reconciler.planning.peers import Peer, PeerModel, ask_of
 from reconciler.planning.plan import plan
+from reconciler.planning.quiet import Interest, find_interest
 from reconciler.planning.restart import find_restart_config
 from reconciler.planning.rollout import Request
 from reconciler.planning.steps import (
@@ -50,6 +53,7 @@ from reconciler.planning.steps import (
     World,
     WriteConfig,
 )
+from reconciler.rotation import ROUND_SECONDS
 from tests.simulation.bucket import Bucket
 from tests.simulation.server import PacedServer
 from tests.unit.serversim import RefusedError
@@ -116,8 +120,9 @@ class Node:
     _is_taken: bool = False
     """Whether the server has begun with the outstanding reload."""
     _events: list[Event] = field(default_factory=list)
-    _looks: dict[tuple[str, str], Any] = field(default_factory=dict)
-    """What was seen of each model last."""
+    _looks: dict[tuple[str, str], tuple[Any, float]] = field(default_factory=dict)
+    """What was seen of each model last, and when."""
+    _asked_connection: int = 0
 
     # --- the tick -------------------------------------------------------------------------
 
@@ -132,21 +137,17 @@ class Node:
         self._events.clear()
         self._list(desired, bucket, now)
         used_bytes = sum(v.size_bytes for found in self.disk.values() for v in found.values())
-        models = {d.model for d in desired.deployments} | self.disk.keys()
-        models |= self.memory.models.keys()
-        states = self.server.states
+        interest = find_interest(self.made.calm if self.made else Calm(), desired, self.memory)
+        disk = self._look_at_disk(interest.restless, now)
         world = World(
             desired=desired,
             available=Available(dict(self.listings), self.listing_troubles),
             local=Local(
-                self._keep_same({model: dict(found) for model, found in self.disk.items()}, "disk"),
+                disk,
                 free_bytes=self.traits.disk_bytes - used_bytes,
                 total_bytes=self.traits.disk_bytes,
             ),
-            served=Served(
-                self.connection,
-                self._keep_same({m: dict(states.get(m, {})) for m in models}, "server"),
-            ),
+            served=self._look_at_server(interest, disk, now),
             restart_config=self.restart_config,
             git_trouble=troubles.git,
             members_trouble=troubles.members,
@@ -276,6 +277,7 @@ class Node:
                 known = replace(self.memory.of(model), good=ask)
                 self.memory = self.memory.with_model(model, known)
         self.connection, self._outstanding, self.made = 1, None, None
+        self._looks.clear()
         for forgotten in (self._events, self.downloads, self.listings, self.listed_at, self.peers):
             forgotten.clear()
 
@@ -298,16 +300,50 @@ class Node:
         self.server.start(self.restart_config, now)
         self.restart_agent()
 
-    def _keep_same(self, seen: dict[str, Any], where: str) -> dict[str, Any]:
-        """Return what is seen, by the same values as last time where nothing has changed.
+    # --- what it sees -----------------------------------------------------------------------
 
-        By that the plan knows of what it need not think again, as it does on a real node.
-        """
-        for model, found in seen.items():
-            if self._looks.get((where, model)) == found:
-                seen[model] = self._looks[where, model]
-            self._looks[where, model] = seen[model]
+    def _look_at_disk(
+        self, urgent: Collection[str], now: float
+    ) -> dict[str, Mapping[int, LocalVersion]]:
+        found = {m: dict(versions) for m, versions in self.disk.items()}
+        seen, _ = self._look_again("disk", found, urgent, now)
         return seen
+
+    def _look_at_server(
+        self, interest: Interest, disk: Mapping[str, Mapping[int, LocalVersion]], now: float
+    ) -> Served:
+        known = self.made.calm.models if self.made else {}
+        other = {m for m, found in disk.items() if m not in known or found is not known[m].found}
+        if self._asked_connection != self.connection:
+            self._asked_connection = self.connection
+            self._forget_looks("server", ())
+        models = interest.models | disk.keys()
+        states = {model: dict(self.server.states.get(model, {})) for model in models}
+        seen, fresh = self._look_again("server", states, interest.restless | other, now)
+        return Served(self.connection, seen, fresh)
+
+    def _look_again(
+        self, where: str, found: Mapping[str, Any], urgent: Collection[str], now: float
+    ) -> tuple[dict[str, Any], frozenset[str]]:
+        """Return what is seen of all names, and of which of them that is new.
+
+        As on a node with thousands of models: of what is not urgent nothing newer is known than
+        what was seen a round ago. What has not changed comes back as the same value, by which the
+        plan knows of what it need not think again.
+        """
+        self._forget_looks(where, found)
+        fresh = set()
+        for name in found:
+            seen, seen_at = self._looks.get((where, name), (None, -math.inf))
+            if name in urgent or now - seen_at >= ROUND_SECONDS:
+                seen = seen if seen == found[name] else found[name]
+                self._looks[where, name] = seen, now
+                fresh.add(name)
+        return {name: self._looks[where, name][0] for name in found}, frozenset(fresh)
+
+    def _forget_looks(self, where: str, others: Collection[str]) -> None:
+        for key in [key for key in self._looks if key[0] == where and key[1] not in others]:
+            del self._looks[key]
 
     # --- what it says ---------------------------------------------------------------------
 
