@@ -300,7 +300,7 @@ class Agent:
         await self._eyes.close()
         await self.watches.close()
         await self._hands.close()
-        await self._memory_file.close(self._memory, self._applied)
+        await self._memory_file.close()
         await asyncio.to_thread(self._sources.close)
         await asyncio.to_thread(self._tracing.close)
         await self._client.close()

@@ -33,6 +33,7 @@ class MemoryFile:
         self._lines: dict[str, tuple[ModelMemory, str]] = {}
         """Of each model what it was made from, so that only what is new is put into words."""
         self._written: _Content | None = None
+        self._wanted: tuple[Memory, Commit | None] | None = None
         self._writing: asyncio.Task[None] | None = None
         self._has_failed = False
 
@@ -42,6 +43,7 @@ class MemoryFile:
         To be called again until it does. A disk that is full or broken is said once, and holds
         nothing up.
         """
+        self._wanted = memory, applied
         if self._writing is not None and not self._writing.done():
             return False
         content = self._phrase(memory, applied)
@@ -50,11 +52,11 @@ class MemoryFile:
         self._writing = asyncio.create_task(self._try_to_write(content))
         return False
 
-    async def close(self, memory: Memory, applied: Commit | None) -> None:
-        """Let the file say this, if that can be had, before the program ends."""
+    async def close(self) -> None:
+        """Let the file say what it was last to say, if that can be had, before the program ends."""
         if self._writing is not None:
             await self._writing
-        if not self.keep(memory, applied) and self._writing is not None:
+        if self._wanted is not None and not self.keep(*self._wanted) and self._writing is not None:
             await self._writing
 
     def save(self, memory: Memory, applied: Commit | None) -> None:

@@ -93,11 +93,11 @@ async def test_it_is_written_beside_the_loop_and_to_the_end_before_the_program_e
     second = first.with_model("a", ModelMemory(proven=(1, 2)))
     assert not file.keep(first, None)
     assert not file.keep(second, None), "one is being written"
-    await file.close(second, None)
+    await file.close()
     assert memory_file.load(file.path)[0].of("a").proven == (1, 2)
     assert file.keep(second, None)
     assert not file.keep(first, None)
-    await file.close(first, None)
+    await file.close()
     assert memory_file.load(file.path)[0].of("a").proven == (1,)
 
 
@@ -108,9 +108,16 @@ async def test_a_disk_that_takes_nothing_is_said_once_and_tried_on(
     memory = Memory(models={"a": ModelMemory(proven=(1,))})
     for _ in range(3):
         assert not file.keep(memory, None)
-        await file.close(memory, None)
+        await file.close()
     assert len(caplog.records) == 1
     assert "memory.json cannot be written, trying on" in caplog.text
     file.path.parent.mkdir()
-    await file.close(memory, None)
+    await file.close()
     assert memory_file.load(file.path)[0].of("a").proven == (1,)
+
+
+async def test_a_file_that_was_never_to_say_anything_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "memory.json"
+    path.write_text("of a disk that could not be read for a moment")
+    await memory_file.MemoryFile(path).close()
+    assert path.read_text() == "of a disk that could not be read for a moment"
