@@ -50,25 +50,24 @@ def main() -> None:
     tools = [tool for tool in find_tools() if any(word in tool.name for word in words)]
     cases = [make_cases(options.scale)[key] for key in options.cases]
     deadline = time.monotonic() + 60 * options.minutes
-    results = []
+    results: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(dir=options.target) as folder:
-        machine = describe_machine(Path(folder))
+        report = {
+            "measured_at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            "machine": describe_machine(Path(folder)),
+            "note": options.note,
+            "scale": options.scale,
+            "absent": {tool.name: tool.absent for tool in tools if tool.absent},
+            "cases": results,
+        }
         for number, case in enumerate(cases):
             now = time.monotonic()
             share = (deadline - now) / (len(cases) - number)
             results.append(_measure(case, tools, options.rounds, now + share, Path(folder)))
             print(render_table(results[-1]), flush=True)
-    report = {
-        "measured_at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "machine": machine,
-        "note": options.note,
-        "scale": options.scale,
-        "absent": {tool.name: tool.absent for tool in tools if tool.absent},
-        "cases": results,
-    }
-    if options.write:
-        write_report(options.write, report)
-    print(machine, options.note)
+            if options.write:
+                write_report(options.write, report)
+    print(report["machine"], options.note)
 
 
 def _measure(
