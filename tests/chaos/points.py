@@ -93,9 +93,13 @@ POINTS = (
     "os.rmdir models/M/.manifests",
     "os.rmdir models/M/.removing-V",
     "os.rmdir models/M/.removing-V/...",
+    "os.remove state/mirror.new/...",
+    "os.rmdir state/mirror.new",
+    "os.rmdir state/mirror.new/...",
     "os.truncate models/.lock",
     "os.truncate state/.lock",
     "os.write models/.lock",
     "os.write models/.staging/M/V/journal",
     "os.write state/.lock",
+    "renameat2 models",
 )
