@@ -81,7 +81,8 @@ def _measure(
         server = stack.enter_context(serve(case, server_port, endpoint))
         line = _measure_line(case, port) if case.is_slow_line else {}
         floor = [] if case.is_slow_line else [measure_floor(case, port) for _ in range(_FLOORS)]
-        _say(f"the server alone: {min(floor, default=0.0):.2f} s")
+        if floor:
+            _say(f"the server alone: {min(floor):.2f} s")
         chosen: dict[str, Setting] = {}
         runs: dict[str, list[Run]] = {}
         for tool in tools:
