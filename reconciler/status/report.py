@@ -7,7 +7,7 @@ Deployments come sorted by model, so that two reports can be compared; which of 
 is a question for whoever shows them (`worst_first`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -95,8 +95,8 @@ def render(report: NodeReport) -> Json:
         "summary": report.summary,
         "observed": render_commit(report.observed) if report.observed else None,
         "applied": render_commit(report.applied) if report.applied else None,
-        "deployments": _render_outcomes(report.outcomes, report),
-        "removals": _render_outcomes(report.removals, report),
+        "deployments": list(render_outcomes(report.outcomes, report)),
+        "removals": list(render_outcomes(report.removals, report)),
         "conditions": [
             {
                 "name": condition.name,
@@ -166,9 +166,10 @@ def name_version(item: Mapping[str, Any], version: int) -> str:
     return str(item.get("version_names", {}).get(str(version), version))
 
 
-def _render_outcomes(outcomes: Iterable[Outcome], report: NodeReport) -> list[Json]:
-    ordered = sorted(outcomes, key=lambda outcome: outcome.deployment.model)
-    return [_render_outcome(outcome, report) for outcome in ordered]
+def render_outcomes(outcomes: Iterable[Outcome], report: NodeReport) -> Iterator[Json]:
+    """Yield the outcomes as the report has them, by model."""
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.deployment.model):
+        yield _render_outcome(outcome, report)
 
 
 def _render_outcome(outcome: Outcome, report: NodeReport) -> Json:

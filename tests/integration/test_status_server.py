@@ -539,6 +539,26 @@ async def test_signals_stay_with_the_agent_and_a_cancelled_server_leaves_nothing
         assert again.getsockname()[1] == port
 
 
+async def test_what_is_written_in_pieces_is_the_report_word_for_word(node: Node) -> None:
+    failed = replace(REPORT.outcomes[0], deployment=replace(RANKER, model="a"))
+    for outcomes, removals in (((), ()), ((failed,), REPORT.outcomes), (REPORT.outcomes * 3, ())):
+        report = replace(REPORT, outcomes=outcomes, removals=removals)
+        await node.board.publish(report)
+        page = node.board.status
+        assert page is not None
+        assert page.body == json.dumps(render(report)).encode()
+
+
+async def test_where_a_deployment_stands_is_part_of_the_tag(node: Node) -> None:
+    tags = set()
+    for number in range(3):
+        outcomes, removals = REPORT.outcomes[number:], REPORT.outcomes[: number % 2]
+        await node.board.publish(replace(REPORT, outcomes=outcomes, removals=removals))
+        assert node.board.status is not None
+        tags.add(node.board.status.etag)
+    assert len(tags) == 3
+
+
 async def test_a_node_of_ten_thousand_models_can_be_read_by_the_others(node: Node) -> None:
     metadata = {f"key-{number}": "some value" for number in range(5)}
     outcomes = tuple(
