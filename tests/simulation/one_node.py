@@ -252,7 +252,11 @@ class OneNode(RuleBasedStateMachine):
         """Once nothing goes wrong any more, the node comes to be as git says, by itself."""
         self.bucket.is_away, self.troubles, self.broken = False, Troubles(), frozenset()
         self.node.server.bad.clear()
-        self.wanted = {m: replace(item, suspend=False) for m, item in self.wanted.items()}
+        # A failure that interrupted service is tried again on a change in git alone.
+        again = Rollout(Strategy.OVERLAP)
+        self.wanted = {
+            m: replace(item, suspend=False, rollout=again) for m, item in self.wanted.items()
+        }
         end = self.now + _REST_SECONDS
         while self.now < end and (self._find_lack() or self.node.is_busy):
             self.tick()
