@@ -128,7 +128,8 @@ def plan(
         # It may be down because of what its file says; what has worked is the best it can get.
         steps += _write_restart_config(memory, world, quiet)
     if doubt is None and _is_known(memory) and world.restart_config is not None:
-        steps += find_removals(live, goals, leaving, memory, seen, world, quiet)
+        told = next((step.request.config for step in steps if isinstance(step, Configure)), {})
+        steps += find_removals(live, goals, leaving, memory, seen, world, told, quiet)
     if node_hold is not None and node_hold.reason == PAUSED:
         steps = []  # someone works on this node by hand
 

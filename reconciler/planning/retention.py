@@ -7,7 +7,7 @@ each rule here errs on the side of a fuller disk.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.model import Ask, Desired, LocalVersion, Served, VersionStatus
+from reconciler.model import Ask, Desired, LocalVersion, Served, ServerConfig, VersionStatus
 from reconciler.planning.goals import Target
 from reconciler.planning.golden import has_trial
 from reconciler.planning.handover import Handover
@@ -131,12 +131,14 @@ def find_removals(
     memory: Memory,
     seen: Mapping[str, Mapping[int, VersionStatus]],
     world: World,
+    told: ServerConfig,
     quiet: Collection[str] = frozenset(),
 ) -> Iterable[Step]:
     """Yield what may be deleted from disk; of `quiet` models it is nothing.
 
     Never what the server's config file still names: a server that restarts between the deletion
-    and the next writing of that file would wait for the missing model for ever.
+    and the next writing of that file would wait for the missing model for ever. Nor what the server
+    is `told` to load by this very plan.
     """
     local, keep = world.local, world.desired.policy.keep
     by_model = {target.deployment.model: target for target in targets}
@@ -164,7 +166,9 @@ def find_removals(
             # A stopped model keeps the version that it would start with.
             last = known.proven[-1] if known.proven else None
             goal = goals.get(model) or replace(target.goal, main=target.goal.main or last)
-        named = (world.restart_config or {}).get(model, Ask(frozenset())).versions
+        nothing = Ask(frozenset())
+        named = (world.restart_config or {}).get(model, nothing).versions
+        named |= told.get(model, nothing).versions
         going = set(removable_versions(versions, known, seen.get(model, {}), goal, keep))
         replaced = _replaceable(target, known, seen.get(model, {})) if target is not None else set()
         going |= replaced

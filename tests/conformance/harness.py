@@ -361,6 +361,8 @@ class Watch:
         while not self.done.is_set():
             self.snapshots.append(self.server.states(self.name))
             time.sleep(0.002)
+        # What the block has waited for may have come between two looks.
+        self.snapshots.append(self.server.states(self.name))
 
 
 def spec(name: str, version: int | None = None, label: str = "") -> ModelSpec:

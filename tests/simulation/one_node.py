@@ -252,7 +252,11 @@ class OneNode(RuleBasedStateMachine):
         """Once nothing goes wrong any more, the node comes to be as git says, by itself."""
         self.bucket.is_away, self.troubles, self.broken = False, Troubles(), frozenset()
         self.node.server.bad.clear()
-        # A failure that interrupted service is tried again on a change in git alone.
+        # A failure that interrupted service is tried again on a change in git alone. One that is
+        # under way goes on interrupting it.
+        self._excuse(
+            *(m for m, w in self.wanted.items() if w.rollout.strategy is Strategy.RECREATE)
+        )
         again = Rollout(Strategy.OVERLAP)
         self.wanted = {
             m: replace(item, suspend=False, rollout=again) for m, item in self.wanted.items()

@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.planning import plan as planning
 from reconciler.planning import retention
-from tests.simulation.one_node import run
+from tests.simulation.one_node import OneNode, run
 
 HISTORIES = 120
 """`python -m tests.simulation.one_node` plays as many as anybody has patience for."""
@@ -36,3 +36,19 @@ def test_a_node_that_deletes_too_much_is_found_out(
     spoil(monkeypatch)
     with pytest.raises(AssertionError, match="delete"):
         run(300, shrinks=False)
+
+
+def test_what_a_plan_has_the_server_load_it_does_not_delete() -> None:
+    node = OneNode()
+    node.begin(first={"a", "b"})
+    node.follow(model="a")
+    node.lose_git(away=True)  # so that the first version stays on disk
+    node.pass_time(4.0)
+    node.stall_server(5.0)
+    node.pin(model="a", version=2, label=None, recreate=True)
+    node.pass_time(2.0)
+    # The newest was told to go, and has not gone: the first one is the next best to serve.
+    node.lose_git(away=False)
+    node.pin(model="a", version=2, label=None, recreate=False)
+    node.pass_time(4.0)
+    node.teardown()
