@@ -53,7 +53,10 @@ def test_only_the_value_changes(file: tuple[bytes, bytes], old: str, new: Versio
 @given(
     st.dictionaries(
         st.sampled_from(("source", "labels", "description", "metadata", "group")),
-        st.one_of(st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=30)),
+        # Neither what is taken for a mistyped number nor what the quotes are taken from below.
+        st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=30).filter(
+            lambda text: text != "true" and not text.lstrip("+-.")[:1].isdigit()
+        ),
     ),
     st.sampled_from((None, True, False)),
     st.sampled_from((None, '"', "'")),
