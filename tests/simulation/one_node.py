@@ -293,6 +293,9 @@ class OneNode(RuleBasedStateMachine):
         self.excused_until |= dict.fromkeys(gone, self.now + _EXCUSE_SECONDS)
 
     def _commit(self, changed: Deployment) -> None:
+        if changed.model not in self.wanted:
+            # It may be on its way out just now, long after the commit: an empty one waits for more.
+            self._excuse(changed.model)
         before = self.wanted.get(changed.model, changed)
         if before.stop or changed.stop or before.rollout.strategy is Strategy.RECREATE:
             self._excuse(changed.model)
