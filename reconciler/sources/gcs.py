@@ -25,7 +25,7 @@ from reconciler.errors import SourceError
 from reconciler.model import Listing, Query, Snapshot, StoredFile
 from reconciler.planning.versions import group_versions, show_name
 from reconciler.sources.gcs_access import Access
-from reconciler.sources.gcs_lines import BrokenAnswerError
+from reconciler.sources.gcs_http import BrokenAnswerError
 from reconciler.sources.gcs_trouble import RefusedReadError, explain_listing, explain_read
 from reconciler.sources.source import Halt, HaltedError, SourceChangedError, describe_change
 

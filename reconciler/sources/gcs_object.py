@@ -23,7 +23,7 @@ from reconciler.errors import SourceError
 from reconciler.model import Snapshot, StoredFile
 from reconciler.sources.gcs import GcsSource
 from reconciler.sources.gcs_access import Access
-from reconciler.sources.gcs_lines import BrokenAnswerError
+from reconciler.sources.gcs_http import BrokenAnswerError
 from reconciler.sources.gcs_trouble import RefusedReadError, explain_read, quote
 from reconciler.sources.source import Halt, TransientReadError
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from reconciler.sources import gcs_lines
-from reconciler.sources.gcs_lines import BrokenAnswerError, Lines
+from reconciler.sources import gcs_lines, gcs_route
+from reconciler.sources.gcs_http import BrokenAnswerError
+from reconciler.sources.gcs_lines import Lines
 from reconciler.sources.source import Halt, HaltedError
 
 DEADLINE_SECONDS = 10
@@ -439,7 +440,7 @@ def test_the_next_address_is_tried_where_one_does_not_answer(
 
 
 def test_an_address_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gcs_lines, "_CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(gcs_route, "_CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         port = full.getsockname()[1]
         waiting = [socket.socket() for _ in range(4)]

@@ -1,0 +1,222 @@
+"""HTTP/1.1 on one connection: GET requests for bytes, one at a time, and their answers.
+
+Bytes are most of what a node does, so nothing stands between the socket and the disk: a piece is
+read into the very object that is summed up and written. Every wait for a next byte is bounded by
+the timeout of the connection. One on which more came than was asked for is found out: the rest
+would be taken for the next answer.
+"""
+
+import select
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from io import BufferedReader, RawIOBase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_PIECE_BYTES = 256 * 1024
+"""Small enough for a processor's cache, in which it still lies when it is written."""
+_BUFFER_BYTES = 64 * 1024
+_MAX_HEAD_BYTES = 64 * 1024
+_NOT_HTTP = "the answer is not HTTP/1.1"
+_ENDED = "the connection ended before the answer did"
+_MAX_TEXT_BYTES = 64 * 1024
+"""Of an answer that is read for what it says, not for an object's bytes."""
+
+
+class BrokenAnswerError(Exception):
+    """The other side ended the connection, or does not speak HTTP."""
+
+
+class Answer:
+    """An answer of which the head has been read; `headers` have lower-case names."""
+
+    def __init__(self, line: "Line", status: int, headers: Mapping[str, str]) -> None:
+        self.status = status
+        self.headers = headers
+        self.is_whole = False
+        """Whether it was read to its end, so that the connection can carry the next."""
+        self._line = line
+
+    def read_pieces(self) -> Iterator[bytes]:
+        """Yield the body; raises BrokenAnswerError where it breaks off."""
+        if self.headers.get("transfer-encoding", "identity").lower() != "identity":
+            yield from self._read_chunks()
+        elif "content-length" in self.headers:
+            left = _parse_count(self.headers["content-length"], 10)
+            while left:
+                piece = self._line.read_piece(left)
+                left -= len(piece)
+                yield piece
+            self.is_whole = True
+        else:
+            with suppress(BrokenAnswerError):  # its end is that of the connection
+                while True:
+                    yield self._line.read_piece(_PIECE_BYTES)
+
+    def read_text(self) -> str:
+        """Return the beginning of what an answer says."""
+        text = b""
+        for piece in self.read_pieces():
+            text += piece
+            if len(text) > _MAX_TEXT_BYTES:
+                break
+        return text[:_MAX_TEXT_BYTES].decode(errors="replace")
+
+    def _read_chunks(self) -> Iterator[bytes]:
+        """Yield a body that comes in HTTP's own chunks, as some proxies pass it on."""
+        while left := _parse_count(self._line.read_line().partition(";")[0], 16):
+            while left:
+                piece = self._line.read_piece(left)
+                left -= len(piece)
+                yield piece
+            self._line.read_line()
+        while self._line.read_line():
+            pass  # what may follow the last chunk
+        self.is_whole = True
+
+
+class Line:
+    """One connection, which has its timeout already."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._incoming = _Incoming(connection)
+        self._file = BufferedReader(self._incoming, _BUFFER_BYTES)
+        # TLS hands out 16 KiB at a time, which would be many pieces, so those wait to be full. What
+        # has come without it is taken as it is: with every call more, threads wait for each other.
+        is_secure = isinstance(connection, ssl.SSLSocket)
+        self._read_some = self._file.read if is_secure else self._file.read1
+        self._timeout_seconds = connection.gettimeout()
+        self._used_bytes = 0
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+        self.may_go_on = True
+        self.used_at = 0.0
+
+    def ask(self, request: bytes) -> Answer:
+        """Send a request and read the head of its answer."""
+        self._socket.sendall(request)
+        while True:
+            first, headers = _parse_head(self._read_head())
+            protocol, _, rest = first.partition(" ")
+            if not protocol.startswith("HTTP/1."):
+                raise BrokenAnswerError(_NOT_HTTP)
+            status = _parse_count(rest[:3], 10)
+            if status >= HTTPStatus.OK:
+                break
+        asked = headers.get("connection", "keep-alive").lower()
+        self.may_go_on = protocol != "HTTP/1.0" and asked != "close"
+        return Answer(self, status, headers)
+
+    def read_piece(self, most_bytes: int) -> bytes:
+        """Return the next bytes of a body, at least one."""
+        piece = self._read_some(min(most_bytes, _PIECE_BYTES))
+        self._used_bytes += len(piece)
+        if not piece:
+            raise BrokenAnswerError(_ENDED)
+        return piece
+
+    def read_line(self) -> str:
+        """Return the next line without its end."""
+        line = self._file.readline(_MAX_HEAD_BYTES)
+        self._used_bytes += len(line)
+        if not line.endswith(b"\n"):
+            raise BrokenAnswerError(_ENDED)
+        return line.rstrip(b"\r\n").decode("latin-1")
+
+    def _read_head(self) -> str:
+        """Return all up to the first empty line, mostly by looking at the buffer once."""
+        head = b""
+        while len(head) < _MAX_HEAD_BYTES:
+            seen = self._file.peek()
+            if not seen:
+                raise BrokenAnswerError(_ENDED)
+            both = head + seen
+            end = both.find(b"\r\n\r\n")
+            if end >= 0:
+                self._read(end + 4 - len(head))
+                return both[:end].decode("latin-1")
+            self._read(len(seen))
+            head = both
+        raise BrokenAnswerError(_NOT_HTTP)
+
+    def _read(self, count_bytes: int) -> bytes:
+        data = self._file.read(count_bytes)
+        self._used_bytes += len(data)
+        return data
+
+    def is_quiet(self) -> bool:
+        """Whether nothing was said that nobody asked for; that it was closed shows in use."""
+        if self._used_bytes != self._incoming.taken_bytes:
+            return False
+        # TLS holds nothing back either: a record is smaller than the buffer.
+        if not self._poll.poll(0):
+            return True
+        # It was closed, or TLS has something to say of itself, or it is for us.
+        try:
+            self._socket.settimeout(0.0)
+            said = self._file.peek()
+            self._socket.settimeout(self._timeout_seconds)
+        except ssl.SSLWantReadError:
+            self._socket.settimeout(self._timeout_seconds)
+            return True
+        except OSError:
+            return False
+        return not said
+
+    def hang_up(self) -> None:
+        """End whatever waits on this connection, in any thread."""
+        with suppress(OSError):
+            # A TLS socket's own method would take its state away from the thread that reads.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of it."""
+        with suppress(OSError):
+            self._file.close()
+        self._socket.close()
+
+
+class _Incoming(RawIOBase):
+    """What comes over a connection, counted."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self.taken_bytes = 0
+
+    def readable(self) -> bool:
+        """Yes: BufferedReader asks."""
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int | None:
+        """Read what is there, or wait for the next."""
+        try:
+            count_bytes = self._socket.recv_into(buffer)
+        except BlockingIOError:
+            return None
+        self.taken_bytes += count_bytes
+        return count_bytes
+
+
+def _parse_head(head: str) -> tuple[str, dict[str, str]]:
+    first, *lines = head.split("\r\n")
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    return first, headers
+
+
+def _parse_count(text: str, base: int) -> int:
+    try:
+        count = int(text.strip(), base)
+    except ValueError:
+        count = -1
+    if count < 0:
+        raise BrokenAnswerError(_NOT_HTTP)
+    return count
