@@ -338,13 +338,17 @@ def _is_known(memory: Memory) -> bool:
 def _set_goals(
     targets: Iterable[Target], untouched: Iterable[str], local: Local, memory: Memory
 ) -> dict[str, Goal]:
-    """Return what each model should come to; the `untouched` ones stay exactly as they are."""
+    """Return what each model should come to; the `untouched` ones stay exactly as they are.
+
+    One that was stopped has no entry any more, and nothing that is ready to be loaded for it.
+    """
     goals = {t.deployment.model: t.goal for t in targets if not t.deployment.stop}
     for model in untouched:
-        ready = (v for v, found in local.versions.get(model, {}).items() if found.intact)
+        goals[model] = Goal(None)
         entry = memory.of(model).asked or memory.of(model).good
-        labels = dict(entry.labels) if entry else {}
-        goals[model] = Goal(None, labels, ready=frozenset(ready))
+        if entry is not None:
+            ready = {v for v, found in local.versions.get(model, {}).items() if found.intact}
+            goals[model] = Goal(None, dict(entry.labels), ready=frozenset(ready))
     return goals
 
 

@@ -21,7 +21,7 @@ from reconciler.model import (
 from reconciler.planning.conditions import CHANGES_ALLOWED, REMOVALS_ALLOWED
 from reconciler.planning.goals import fingerprint
 from reconciler.planning.locks import lock_snapshot
-from reconciler.planning.memory import Memory
+from reconciler.planning.memory import Memory, ModelMemory
 from reconciler.planning.outcome import SERVER_UNREACHABLE
 from reconciler.planning.steps import Plan, World
 from reconciler.policy import Freeze, Policy
@@ -219,6 +219,22 @@ def test_a_suspended_group_is_left_as_it_is() -> None:
     made = make_plan(replace(world, desired=replace(world.desired, group=group)), serving())
     assert made.steps == ()
     assert {o.reason for o in made.outcomes} == {"Suspended"}
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_what_was_stopped_is_not_loaded_again_where_it_is_to_be_left_as_it_is(
+    is_asked: bool,
+) -> None:
+    stopped = ModelMemory(proven=(2,), dropped={2: 0.0})
+    group = Group("g", "groups/g.yaml", (Member("n"),), suspend=True)
+    suspended = frozen(deployment("a", 2, stop=is_asked), at=TUESDAY)
+    suspended = replace(suspended, desired=replace(suspended.desired, group=group))
+    gone = replace(frozen(at=TUESDAY), git_trouble=Unavailable("Timeout", "no answer"))
+    for world in (suspended, gone):
+        world = replace(world, served=served({"a": {2: State.END}}), restart_config={})
+        made = make_plan(world, remembered({}, a=stopped))
+        assert made.steps == ()
+    assert not next(c for c in made.conditions if c.name == REMOVALS_ALLOWED).holds
 
 
 @pytest.mark.parametrize("wanted", [1, 2, 3])
