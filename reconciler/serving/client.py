@@ -83,14 +83,13 @@ class ServingClient:
 
     async def watch_connection(self) -> None:
         """Count connections until cancelled."""
-        state = self._channel.get_state(try_to_connect=True)
         while True:
-            is_ready = state is grpc.ChannelConnectivity.READY
-            if is_ready and not self._connection.is_ready:
-                self._connection.count += 1
-            self._connection.is_ready = is_ready
-            await self._channel.wait_for_state_change(state)
             state = self._channel.get_state(try_to_connect=True)
+            self._connection.is_ready = state is grpc.ChannelConnectivity.READY
+            # Also where it was ready before: it has been otherwise since, even if that began and
+            # ended while the event loop stood still.
+            self._connection.count += self._connection.is_ready
+            await self._channel.wait_for_state_change(state)
 
     async def read(self, models: Iterable[str]) -> Served:
         """Return the state of every version of `models`.
@@ -107,7 +106,13 @@ class ServingClient:
 
         # A node without models still wants to know whether its server is there.
         names = sorted(set(models)) or [""]
-        answers = dict(await asyncio.gather(*(ask(model) for model in names)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                asking = [group.create_task(ask(model)) for model in names]
+        except ExceptionGroup as errors:
+            # The others were stopped by it: of a server that hangs, ever more would else be asked.
+            raise errors.exceptions[0] from None
+        answers = dict(task.result() for task in asking)
         answers.pop("", None)
         if not self._connection.is_ready or connection != self._connection.count:
             raise ServingError(

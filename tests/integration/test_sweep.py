@@ -1,9 +1,11 @@
 """Asking a real server about many models, a share at a time."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
+import grpc
 import pytest
 
 from reconciler.demo.services import free_port
@@ -112,6 +114,17 @@ async def test_half_a_picture_is_none(server: ScriptedServer, client: ServingCli
     assert found.fresh == MODELS
 
 
+async def test_of_a_look_that_failed_no_question_stays_open(
+    server: ScriptedServer, client: ServingClient
+) -> None:
+    await connect(client)
+    server.is_broken = True
+    before = asyncio.all_tasks()
+    with pytest.raises(ServingError):
+        await client.read(MODELS)
+    assert asyncio.all_tasks() == before
+
+
 async def test_a_model_that_nobody_asks_about_any_more_is_forgotten(
     server: ScriptedServer, client: ServingClient
 ) -> None:
@@ -143,3 +156,26 @@ async def test_a_server_that_was_restarted_is_asked_for_all(port: int) -> None:
     assert after.fresh == MODELS
     task.cancel()
     await client.close()
+
+
+async def test_a_server_that_was_restarted_while_nobody_looked_is_another_one(port: int) -> None:
+    client = ServingClient(f"127.0.0.1:{port}", "/models")
+    task = asyncio.create_task(client.watch_connection())
+    with serve_models(ScriptedServer(configured={"model-000": [1]}), port):
+        await connect(client)
+        before = client.connection
+    # The event loop stands still meanwhile, as while a plan is made for thousands of models.
+    with serve_models(ScriptedServer(configured={"model-000": [2]}), port):
+        wait_for_state(client, grpc.ChannelConnectivity.READY)
+        await connect(client, connection=before + 1)
+        assert client.connection == before + 1
+    task.cancel()
+    await client.close()
+
+
+def wait_for_state(client: ServingClient, state: grpc.ChannelConnectivity) -> None:
+    """Wait without letting the event loop go on."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while client._channel.get_state(try_to_connect=True) is not state:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
