@@ -110,7 +110,10 @@ class Mirror:
             if self._is_suspect or not self._is_of_this_repo():
                 self._bundle.forget()
             if not self._bundle.bring():
-                return self._newest()
+                if (commit := self.head()) is not None:
+                    return commit
+                self._bundle.forget()  # the mirror has lost the branch, which is fetched again
+                self._bundle.bring()
             commit = self._fetch()
             self._bundle.take()
             return commit

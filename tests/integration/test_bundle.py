@@ -202,6 +202,16 @@ def test_a_damaged_mirror_and_a_damaged_file_heal(world: World) -> None:
     assert file.read_bytes() == world.bucket.read(NAME)
 
 
+def test_a_branch_that_the_mirror_lost_is_fetched_again(world: World) -> None:
+    world.write()
+    mirror = world.mirror()
+    first = mirror.fetch()
+    git("update-ref", "-d", "refs/reconciler/main", cwd=world.state_dir / "mirror")
+    assert mirror.head() is None
+    assert mirror.fetch() == first
+    assert mirror.head() == first
+
+
 def test_a_file_that_cannot_be_written_is_said(world: World) -> None:
     world.write()
     in_the_way = world.state_dir / ".fleet.bundle.tmp"
