@@ -9,3 +9,8 @@ def data_folder(name: str) -> Path:
     """Return the folder `name` (`schema`, `example-config-repo`), installed or in a checkout."""
     installed = _PACKAGE / "_data" / name
     return installed if installed.is_dir() else _PACKAGE.parent / name
+
+
+def read_schema(name: str) -> bytes:
+    """Return the JSON Schema `name` (`deployment`, `status`)."""
+    return (data_folder("schema") / f"{name}.schema.json").read_bytes()

@@ -17,7 +17,7 @@ from jsonschema.validators import extend
 
 from reconciler.config_repo.layout import Kind
 from reconciler.config_repo.yaml_text import Mistake, Path, Spot, Text, show
-from reconciler.resources import data_folder
+from reconciler.resources import read_schema
 
 
 def check_schema(kind: Kind, text: Text) -> tuple[Mistake, ...]:
@@ -30,7 +30,7 @@ def check_schema(kind: Kind, text: Text) -> tuple[Mistake, ...]:
 
 @cache
 def _validator(kind: Kind) -> Draft202012Validator:
-    schema = json.loads((data_folder("schema") / f"{kind}.schema.json").read_text())
+    schema = json.loads(read_schema(kind))
     # 1.0 is an integer to JSON Schema, but not a version to anybody.
     types = Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
     strict: Any = extend(  # type: ignore[no-untyped-call]

@@ -66,11 +66,13 @@ class ConfigRepo:
         """
         if self._latest is not None and self._latest.commit == commit:
             return self._latest
-        self._fleet = fleet = self._reader.read(commit.id, self._last_good.blob_ids)
+        last = self._last_good
+        self._fleet = fleet = self._reader.read(commit.id, last.blob_ids, last.passed)
         placed = with_members(fleet, self._members)
         check_members(placed, self._node, self._troubles)
         desired = choose_desired(placed, commit, self._node)
-        self._last_good.save(fleet.good)
+        # While a file is broken, its last good text is one that may have been judged long ago.
+        last.save(fleet.good, has_passed=not fleet.broken)
         self._latest, self.placed = desired, placed
         return desired
 

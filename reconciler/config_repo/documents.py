@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.config_repo.complaints import check_schema
 from reconciler.config_repo.layout import Kind
 from reconciler.config_repo.schemes import find_lock_mistakes, find_scheme_mistakes
 from reconciler.config_repo.yaml_text import Mistake, Path, Spot, Text, read_yaml
@@ -41,17 +40,27 @@ class Broken:
     """The `model` field, if that much can be read."""
 
 
-def parse_document(kind: Kind, data: bytes) -> Document | Broken:
-    """Return the document in `data`, or all that is wrong with it at once; never raises."""
+def parse_document(kind: Kind, data: bytes, *, has_passed: bool = False) -> Document | Broken:
+    """Return the document in `data`, or all that is wrong with it at once; never raises.
+
+    `has_passed` says that the schema, as it is now, has found nothing wrong with this very text.
+    """
     text = read_yaml(data)
     if not text.is_complete:
         return Broken(text.mistakes, _model(text))
-    mistakes = tuple(sorted({*text.mistakes, *check_schema(kind, text)}))
+    mistakes = text.mistakes if has_passed else _check(kind, text)
     if mistakes or not isinstance(text.value, dict):
         return Broken(mistakes, _model(text))
     # Only what the schema has passed has the fields that are looked at here.
     mistakes = tuple(sorted(_CHECKS[kind](text.value, text.spots))) if kind in _CHECKS else ()
     return Broken(mistakes, _model(text)) if mistakes else Document(text.value, text.spots)
+
+
+def _check(kind: Kind, text: Text) -> tuple[Mistake, ...]:
+    # Importing jsonschema takes a while, and a node that starts from its cache needs none of it.
+    from reconciler.config_repo.complaints import check_schema
+
+    return tuple(sorted({*text.mistakes, *check_schema(kind, text)}))
 
 
 def _model(text: Text) -> str | None:

@@ -40,13 +40,20 @@ class FleetReader:
         self._pairs: Pairs = {}
         self._holders: Holders = {}
 
-    def read(self, commit_id: str, good: Mapping[str, str] | None = None) -> Fleet:
+    def read(
+        self,
+        commit_id: str,
+        good: Mapping[str, str] | None = None,
+        passed: Mapping[str, str] | None = None,
+    ) -> Fleet:
         """Return what is in force at a commit; `good` has the blob id of each last good text.
+
+        `passed` has the blob id of each path's text that the schema need not be asked about.
 
         Raises GitError when the commit cannot be read, ConfigError when it holds far too much.
         """
         found = survey(self._objects.read_tree(commit_id))
-        self._take_up(found)
+        self._take_up(found, passed or {})
         known = good or {}
 
         def recall(path: str) -> Document | None:
@@ -55,7 +62,7 @@ class FleetReader:
         files = self._files.values()
         return assemble(files, found.problems, known, recall, self._pairs, self._holders)
 
-    def _take_up(self, found: Survey) -> None:
+    def _take_up(self, found: Survey, passed: Mapping[str, str]) -> None:
         """Read the files that are others than last time; what did not change stays the same."""
         readable, before = found.readable, self._files
         changed = {
@@ -63,7 +70,7 @@ class FleetReader:
             for path, blob in readable.items()
             if path not in before or before[path].blob_id != blob.id
         }
-        contents = {**self._read_documents(found, changed), **found.unreadable}
+        contents = {**self._read_documents(found, changed, passed), **found.unreadable}
         self._files = {
             path: File(path, place, readable[path].id if path in readable else "", contents[path])
             if path in contents
@@ -76,7 +83,7 @@ class FleetReader:
             del self._holders[path]
 
     def _read_documents(
-        self, found: Survey, wanted_blobs: Mapping[str, Blob]
+        self, found: Survey, wanted_blobs: Mapping[str, Blob], passed: Mapping[str, str]
     ) -> dict[str, Document | Broken]:
         keys = {path: (found.places[path].kind, blob.id) for path, blob in wanted_blobs.items()}
         documents: dict[tuple[Kind, str], Document | Broken] = {}
@@ -87,14 +94,17 @@ class FleetReader:
             blob.id: blob for path, blob in wanted_blobs.items() if keys[path] not in documents
         }
         wanted = set(keys.values()) - documents.keys()
+        known = {keys[path] for path, blob in wanted_blobs.items() if passed.get(path) == blob.id}
         for blob, data in self._objects.read_blobs(missing.values()):
             for kind in Kind:  # the same text may stand in two places
-                if (kind, blob.id) in wanted:
-                    documents[kind, blob.id] = self._parse(kind, blob.id, data)
+                if (key := (kind, blob.id)) in wanted:
+                    documents[key] = self._parse(kind, blob.id, data, has_passed=key in known)
         return {path: documents[key] for path, key in keys.items()}
 
-    def _parse(self, kind: Kind, blob_id: str, data: bytes) -> Document | Broken:
-        document = parse_document(kind, data)
+    def _parse(
+        self, kind: Kind, blob_id: str, data: bytes, *, has_passed: bool = False
+    ) -> Document | Broken:
+        document = parse_document(kind, data, has_passed=has_passed)
         self._cache.put(kind, blob_id, document)
         return document
 

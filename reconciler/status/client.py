@@ -18,10 +18,8 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-import jsonschema
-
 from reconciler.errors import ReconcilerError
-from reconciler.resources import data_folder
+from reconciler.resources import read_schema
 from reconciler.status.access import OPEN_ACCESS, Access, AccessError
 from reconciler.status.changes import Result
 from reconciler.status.journal import MAX_READ
@@ -185,7 +183,9 @@ def _find_hint(error: Exception) -> str:
 
 def parse_status(body: bytes) -> Json:
     """Return the status in `body`; raises StatusError where it is not one."""
-    schema = json.loads((data_folder("schema") / "status.schema.json").read_bytes())
+    import jsonschema  # takes a while, and an agent starts without asking anybody
+
+    schema = json.loads(read_schema("status"))
     try:
         report: Json = json.loads(body)
         jsonschema.Draft202012Validator(schema).validate(report)

@@ -1,16 +1,19 @@
 """From real commits to what a node is asked, across restarts and damage."""
 
+import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
+from reconciler.config_repo import last_good
 from reconciler.config_repo.desired import ConfigRepo
 from reconciler.config_repo.mirror import Mirror
 from reconciler.config_repo.private_git import MirrorSettings
 from reconciler.config_repo.tree import Blob
 from reconciler.errors import GitError
+from reconciler.model import Desired
 from reconciler.resources import data_folder
 from tests.gitserver import ConfigRemote
 
@@ -151,6 +154,79 @@ def test_a_memory_that_cannot_be_written_holds_nothing_up(
     remote.commit({"README.md": "nothing of ours\n"})
     repo.read(mirror.fetch())
     assert (blocked / "last_good.json").is_file()
+
+
+RANKER = "fleet/deployments/search/ranker.yaml"
+MISSPELT = f"{deployment(7)}descripton: Ranks\n"
+
+
+def read_anew(mirror: Mirror, folder: Path) -> Desired:
+    """Return what an agent reads that starts in `folder`."""
+    return ConfigRepo(mirror, "search-1", folder).read(mirror.fetch())
+
+
+def remember_as_good(remote: ConfigRemote, mirror: Mirror, state: Path) -> None:
+    """Commit a text with a mistake, and write down that it was good."""
+    read_anew(mirror, state)
+    remote.commit({RANKER: MISSPELT})
+    blob_id = mirror.read_tree(mirror.fetch().id)[RANKER.removeprefix("fleet/")].id
+    content = json.loads((state / "last_good.json").read_bytes())
+    content["good"][RANKER.removeprefix("fleet/")] = blob_id
+    (state / "last_good.json").write_text(json.dumps(content))
+
+
+def test_a_text_that_was_good_is_not_held_against_its_schema_again(
+    remote: ConfigRemote, mirror: CountingMirror, tmp_path: Path
+) -> None:
+    remember_as_good(remote, mirror, tmp_path / "state")
+    assert not read_anew(mirror, tmp_path / "state").problems
+    (tmp_path / "state" / "last_good.json").unlink()
+    assert "descripton" in read_anew(mirror, tmp_path / "state").broken["ranker"].message
+
+
+def test_a_text_is_held_against_a_schema_that_is_new(
+    remote: ConfigRemote,
+    mirror: CountingMirror,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remember_as_good(remote, mirror, tmp_path / "state")
+    monkeypatch.setattr(last_good, "read_schema", lambda name: f"another {name}".encode())
+    assert set(read_anew(mirror, tmp_path / "state").broken) == {"ranker"}
+
+
+def test_a_memory_that_does_not_say_by_which_schemas_spares_no_check(
+    remote: ConfigRemote, mirror: CountingMirror, tmp_path: Path
+) -> None:
+    remember_as_good(remote, mirror, tmp_path / "state")
+    content = json.loads((tmp_path / "state" / "last_good.json").read_bytes())
+    del content["edition"]
+    (tmp_path / "state" / "last_good.json").write_text(json.dumps(content))
+    assert set(read_anew(mirror, tmp_path / "state").broken) == {"ranker"}
+
+
+def test_a_text_that_is_good_no_more_is_not_taken_for_good_when_it_returns(
+    remote: ConfigRemote,
+    mirror: CountingMirror,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was good by a former schema, was carried over while its file was broken, and is back."""
+    remember_as_good(remote, mirror, tmp_path / "state")
+    remote.commit({RANKER: "broken\n"})
+    monkeypatch.setattr(last_good, "read_schema", lambda name: f"another {name}".encode())
+    assert set(read_anew(mirror, tmp_path / "state").broken) == {"ranker"}
+    remote.commit({RANKER: MISSPELT})
+    assert set(read_anew(mirror, tmp_path / "state").broken) == {"ranker"}
+
+
+def test_the_rules_between_files_are_asked_about_texts_that_were_good(
+    remote: ConfigRemote, mirror: CountingMirror, tmp_path: Path
+) -> None:
+    remote.commit({RANKER: f"{deployment(7)}replicas: 2\n"})
+    assert not read_anew(mirror, tmp_path / "state").problems
+    remote.commit({"fleet/groups/search.yaml": "nodes: [search-1]\n"})
+    assert "replicas is 2" in read_anew(mirror, tmp_path / "state").broken["ranker"].message
 
 
 def test_the_memory_of_another_folder_is_not_used(
