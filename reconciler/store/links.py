@@ -42,7 +42,10 @@ class Contents:
         for key, manifest in before.items():
             if installed.get(key) is not manifest:
                 for path, file in self._list(key, manifest):
-                    self._places.get(_name(file), {}).pop(path, None)
+                    places = self._places.get(_name(file), {})
+                    places.pop(path, None)
+                    if not places:
+                        self._places.pop(_name(file), None)
         for key, manifest in installed.items():
             if before.get(key) is not manifest:
                 for path, file in self._list(key, manifest):
@@ -54,7 +57,8 @@ class Contents:
             return []
         return [
             path
-            for path, known in self._places.get(_name(file), {}).items()
+            # A copy: meanwhile another thread may take up what is new.
+            for path, known in self._places.get(_name(file), {}).copy().items()
             if has_sha256 or known.md5 == file.md5
         ]
 

@@ -73,6 +73,8 @@ class Store:
         self._chunk_bytes = chunk_bytes
         self._inventory = Inventory(models_dir)
         self._contents = Contents(models_dir)
+        # In a thread, as of 10,000 versions it takes a while; and in one only.
+        self._listing = asyncio.Lock()
         self._room = Room(models_dir, self._lanes)
         # Two versions of a new model at once would both try to make the model's folder.
         self._placing = asyncio.Lock()
@@ -200,9 +202,13 @@ class Store:
         """Take files that other versions have; an archive is never one of them."""
         if snapshot.archive:
             return frozenset()
-        self._contents.update(await self._lanes.run(self._inventory.list_installed))
+        async with self._listing:
+            await self._lanes.finish(self._list_contents)
         folder = linked_folder(staging)
         return await link_known(self._lanes, self._contents, snapshot, folder, sums)
+
+    def _list_contents(self) -> None:
+        self._contents.update(self._inventory.list_installed())
 
     async def _unpack(
         self,

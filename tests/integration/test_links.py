@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import InstallError
-from reconciler.model import LocalVersion, Query, Snapshot
+from reconciler.model import LocalVersion, Query, Snapshot, StoredFile
 from reconciler.sources.gcs import GcsSource
 from reconciler.sources.gcs_access import Access
 from reconciler.store.collect import remove_version
 from reconciler.store.layout import files_folder, linked_folder, staging_folder
+from reconciler.store.links import Contents
+from reconciler.store.manifest import Manifest
 from reconciler.store.store import Store
 from tests.bucket import WHOLE, FakeBucket, read_files, run_fake_gcs
 from tests.crashes import die_before_step
@@ -149,6 +151,18 @@ async def test_a_removal_leaves_the_other_version_whole(world: World) -> None:
     remove_version(world.store.models_dir, "candidate", 1)
     assert read_files(world.folder("ranker", 7)) == LARGE
     assert await world.store.verify("ranker", 7)
+
+
+def test_of_what_is_gone_nothing_is_remembered(tmp_path: Path) -> None:
+    contents = Contents(tmp_path)
+    file = StoredFile("saved_model.pb", 9, 1, 7, 0.0, md5="m")
+    manifest = Manifest("gs://acme/ranker", "d", 0.0, (file,))
+    contents.update({("ranker", 7): manifest, ("candidate", 1): manifest})
+    contents.update({("candidate", 1): manifest})
+    assert contents.find(file, has_sha256=False) == [tmp_path / "candidate/1/saved_model.pb"]
+    contents.update({})
+    assert contents.find(file, has_sha256=False) == []
+    assert not contents._places  # else the memory grows with every version that ever was here
 
 
 async def test_a_repair_puts_other_files_there_and_writes_into_none(world: World) -> None:
