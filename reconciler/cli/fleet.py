@@ -166,11 +166,11 @@ def sync(folder: Path | None, addresses: tuple[str, ...], token_file: Path, acce
     Exit code 0: all took it. 1: some did not. 2: none did.
     """
     from reconciler.fleet.sync import sync_all
-    from reconciler.status.secret import read_secret
+    from reconciler.status.secret import NO_SECRET, read_secret
 
     token = read_secret(token_file)
     if not token:
-        raise SettingsError(f"{token_file} is missing, unreadable or empty; it must hold the token")
+        raise SettingsError(f"{token_file} is {NO_SECRET}; it must hold the token")
     targets = find_nodes(folder, addresses).read().targets
     answers = asyncio.run(sync_all(targets, token.decode("utf-8", "replace"), access))
     refusals = {target: why for target, why in answers.items() if why is not None}

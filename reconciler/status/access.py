@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reconciler.errors import ReconcilerError
 from reconciler.settings import Settings
-from reconciler.status.secret import read_tokens
+from reconciler.status.secret import NO_SECRET, read_tokens
 
 
 class AccessError(ReconcilerError):
@@ -41,9 +41,7 @@ class Access:
             return {}
         tokens = read_tokens(self.read_token_file)
         if not tokens:
-            raise AccessError(
-                f"the read token file {self.read_token_file} is missing, unreadable or empty"
-            )
+            raise AccessError(f"the read token file {self.read_token_file} is {NO_SECRET}")
         token = tokens[0].decode("latin-1")
         if not token.isascii() or not token.isprintable():
             # http.client would quote the whole header in its error.

@@ -34,7 +34,7 @@ from reconciler.status.guard import Guard
 from reconciler.status.hooks import HookSettings, HookTaker
 from reconciler.status.journal import MAX_READ, render_change
 from reconciler.status.pushes import Result
-from reconciler.status.secret import is_among, read_tokens
+from reconciler.status.secret import NO_SECRET, is_among, read_tokens
 from reconciler.status.web import (
     SecurityHeaders,
     StaticFiles,
@@ -164,9 +164,7 @@ def _check_token(authorization: str | None, token_file: Path | None) -> None:
         )
     tokens = read_tokens(token_file)
     if not tokens:
-        raise HTTPException(
-            403, "The token file of this node is missing, unreadable or empty; nobody is let in."
-        )
+        raise HTTPException(403, f"The token file of this node is {NO_SECRET}; nobody is let in.")
     # Starlette decodes headers as latin-1, so this gives back the bytes that were sent.
     if not is_among(given.strip().encode("latin-1"), tokens):
         raise HTTPException(

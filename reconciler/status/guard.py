@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from reconciler.status.limits import ClientLimits
-from reconciler.status.secret import is_among, read_tokens
+from reconciler.status.secret import NO_SECRET, is_among, read_tokens
 from reconciler.status.web import answer_json
 
 READS_PER_MINUTE = 6000
@@ -72,7 +72,7 @@ def _check(given: bytes, read_token_file: Path) -> Response | None:
     tokens = read_tokens(read_token_file)
     if not tokens:
         sentence = (
-            "The read token file of this node is missing, unreadable or empty; nobody is let in"
+            f"The read token file of this node is {NO_SECRET}; nobody is let in"
             " but to /livez and /readyz."
         )
         return answer_json({"error": sentence}, 403)

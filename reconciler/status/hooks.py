@@ -30,7 +30,7 @@ from reconciler.status.pushes import (
     is_genuine,
     judge,
 )
-from reconciler.status.secret import read_secret
+from reconciler.status.secret import NO_SECRET, read_secret
 
 _log = logging.getLogger(__name__)
 
@@ -168,8 +168,7 @@ def _read_own_secret(file: Path | None) -> bytes:
     if not secret:
         raise HTTPException(
             403,
-            "The webhook secret file of this node is missing, unreadable or empty; no hook is"
-            " taken.",
+            f"The webhook secret file of this node is {NO_SECRET}; no hook is taken.",
             _CLOSE,
         )
     return secret

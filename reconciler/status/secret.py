@@ -9,6 +9,8 @@ from pathlib import Path
 _log = logging.getLogger(__name__)
 
 _MAX_SECRET_BYTES = 4096
+NO_SECRET = f"missing, unreadable, empty or longer than {_MAX_SECRET_BYTES} bytes"
+"""What a file is in which no secret was found; the log says which of these."""
 
 
 def read_secret(file: Path) -> bytes:

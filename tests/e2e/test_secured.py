@@ -68,7 +68,7 @@ def test_every_command_asks_the_way_the_nodes_want_it(
     project = ("--to", "github", "--project", "acme/fleet")
     assert "success" in stage.run_command("commit-status", *project, "--dry-run")
     without = stage.run_command("status", "--read-token-file", "/dev/null", url, codes=(2,))
-    assert "the read token file /dev/null is missing, unreadable or empty" in without
+    assert "the read token file /dev/null is missing, unreadable, empty" in without
     stranger = stage.run_command(
         "status", "--tls-ca-file", str(_another(tmp_path)), url, codes=(2,)
     )

@@ -134,7 +134,7 @@ async def test_without_a_secret_hooks_are_off(tmp_path: Path) -> None:
     assert node.woken == []
 
 
-@pytest.mark.parametrize("content", [None, b"", b" \n"])
+@pytest.mark.parametrize("content", [None, b"", b" \n", pytest.param(b"a" * 4097, id="long")])
 async def test_a_secret_that_is_not_there_lets_nobody_in(node: Node, content: bytes | None) -> None:
     node.secret_file.unlink()
     if content is not None:
@@ -142,7 +142,7 @@ async def test_a_secret_that_is_not_there_lets_nobody_in(node: Node, content: by
     answer = await node.post(gitlab("refs/heads/main"), x_gitlab_token="")
 
     assert answer.status_code == 403
-    assert "missing, unreadable or empty" in error_in(answer)
+    assert "missing, unreadable, empty or longer than 4096 bytes" in error_in(answer)
     assert node.woken == []
 
 

@@ -300,8 +300,11 @@ async def test_who_asks_is_told_what_is_missing(files: Files) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (None, "is missing, unreadable or empty"),
-        (b"\n", "is missing, unreadable or empty"),
+        (None, "is missing, unreadable, empty or longer than 4096 bytes"),
+        (b"\n", "is missing, unreadable, empty or longer than 4096 bytes"),
+        pytest.param(
+            b"a" * 4097, "is missing, unreadable, empty or longer than 4096 bytes", id="long"
+        ),
         (b"a\x00b", "has characters in it that no token has"),
         ("geheimnis-\u00fc".encode(), "has characters in it that no token has"),
     ],
