@@ -31,6 +31,7 @@ _ALL_MODELS = 1_000_000
 WARMUP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 """Where TensorFlow Serving looks for requests to warm a version up with."""
 _GOLDEN_WITHIN_SECONDS = 1.0
+_PLAIN_ROLLOUT = Rollout()
 _UNIT_BYTES = {
     **{unit: 1000**power for power, unit in enumerate(("B", "kB", "MB", "GB", "TB"))},
     **{unit: 1024**power for power, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB"))},
@@ -99,7 +100,7 @@ def build_deployment(
         stop=fields.get("stop", False),
         suspend=fields.get("suspend", False),
         lock=lock,
-        rollout=_build_rollout(fields.get("rollout", {})),
+        rollout=_build_rollout(fields["rollout"]) if "rollout" in fields else _PLAIN_ROLLOUT,
         description=fields.get("description", ""),
         # As written: 1.10 stays 1.10, where the number would say 1.1.
         metadata={

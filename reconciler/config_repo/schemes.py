@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from reconciler.config_repo.yaml_text import Mistake, Path, Spot, show
-from reconciler.model import Rule, VersionScheme
+from reconciler.model import NUMBER, Rule, VersionScheme
 from reconciler.model.scheme import check_pattern
 
 _LATEST = "latest"
@@ -19,7 +19,7 @@ _EXAMPLE_DATE = 20261121000000
 def build_scheme(written: Any) -> VersionScheme:
     """Return the scheme that a field `version_scheme` means."""
     if isinstance(written, str):
-        return VersionScheme(Rule(written))
+        return NUMBER if written == Rule.NUMBER else VersionScheme(Rule(written))
     if "dates" in written:
         return VersionScheme(Rule.DATES, pattern=written["dates"])
     return VersionScheme(Rule.NAMES, names=tuple(sorted(written["names"].items())))

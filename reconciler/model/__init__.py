@@ -12,7 +12,7 @@ from reconciler.model.local import Local, LocalVersion, Staged
 from reconciler.model.outcome import Condition, Outcome, Pause, Phase, Progress
 from reconciler.model.rollout import Golden, Rollout, Strategy, Wave
 from reconciler.model.scheme import NUMBER, Rule, VersionScheme
-from reconciler.model.served import Ask, Served, ServerConfig, State, VersionStatus
+from reconciler.model.served import Ask, Served, ServerConfig, State, VersionStatus, share
 
 __all__ = [
     "NUMBER",
@@ -53,4 +53,5 @@ __all__ = [
     "VersionScheme",
     "VersionStatus",
     "Wave",
+    "share",
 ]

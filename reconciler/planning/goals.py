@@ -16,6 +16,7 @@ from reconciler.model import (
     Query,
     Rule,
     Snapshot,
+    share,
 )
 from reconciler.planning.holds import Hold
 from reconciler.planning.locks import LOCK_MISMATCH, find_mismatch
@@ -226,7 +227,7 @@ def set_target(
                 remarks.append(_changed(deployment, version))
         elif isinstance(answer, Trouble) and answer.reason == VERSION_NOT_FOUND:
             remarks.append(_gone(deployment, version))
-    goal = replace(goal, ready=frozenset(ready - obsolete))
+    goal = replace(goal, ready=share(frozenset(ready - obsolete)))
     is_certain = True
     if deployment.named_version is None:
         trouble_now = available.troubles.get(deployment.query)
@@ -234,7 +235,13 @@ def set_target(
         if trouble_now is not None:
             remarks.insert(0, Trouble(trouble_now.reason, trouble_now.sentence))
     return Target(
-        deployment, goal, snapshots, troubles, tuple(remarks), frozenset(obsolete), is_certain
+        deployment,
+        goal,
+        snapshots,
+        troubles,
+        tuple(remarks),
+        share(frozenset(obsolete)),
+        is_certain,
     )
 
 

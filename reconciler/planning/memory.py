@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.model import Ask, LocalVersion, Served, State, VersionStatus
+from reconciler.model import Ask, LocalVersion, Served, State, VersionStatus, share
 from reconciler.planning.trial_names import model_of
 
 FIRST_RETRY_SECONDS = 1.0
@@ -276,8 +276,8 @@ def _observe_model(
     memory: ModelMemory, seen: Mapping[int, VersionStatus], now: float, poll_seconds: float
 ) -> ModelMemory:
     asked = memory.asked.versions if memory.asked else frozenset()
-    available = frozenset(version for version, status in seen.items() if is_available(status))
-    progressed = memory.progressed | {v for v in asked if is_active(seen.get(v))}
+    available = share(frozenset(v for v, status in seen.items() if is_available(status)))
+    progressed = share(memory.progressed | {v for v in asked if is_active(seen.get(v))})
     failures = dict(memory.load_failures)
     for version in asked:
         status = seen.get(version)
@@ -300,7 +300,7 @@ def _observe_model(
         memory,
         progressed=progressed,
         load_failures=failures,
-        adopted=memory.adopted - loading,
+        adopted=share(memory.adopted - loading),
     )
     is_answered = bool(asked) and all(v in available or memory.has_failed(v) for v in asked)
     return replace(

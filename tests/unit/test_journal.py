@@ -116,6 +116,14 @@ def test_the_last_change_of_each_model_is_known_until_the_model_is_removed(tmp_p
     assert Journal(path).last == {"ranker": change(2)}
 
 
+def test_the_changes_of_one_commit_share_what_is_kept_of_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "history.jsonl")
+    for model in ("ranker", "suggest"):
+        journal.append(change(1, model))
+    kept = Journal(tmp_path / "history.jsonl").last
+    assert kept["ranker"].commit is kept["suggest"].commit
+
+
 def test_long_texts_are_cut_and_the_line_fits_the_schema(tmp_path: Path) -> None:
     schema = json.loads((data_folder("schema") / "status.schema.json").read_text())
     path = tmp_path / "history.jsonl"

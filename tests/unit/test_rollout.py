@@ -412,3 +412,15 @@ def test_a_version_the_server_is_busy_with_is_not_asked_again(state: State) -> N
     request = next_request({"a": goal(2)}, memory, served, 5.0, POLL_SECONDS)
     assert request is not None
     assert 2 not in request.config["a"].versions
+
+
+def test_models_that_are_in_the_same_state_share_what_is_kept_of_it() -> None:
+    seen = {1: VersionStatus(State.AVAILABLE)}
+    memory = Memory()
+    for connection in (1, 1):
+        memory = observe(memory, Served(connection, {"a": seen, "b": seen}), 0.0, 1.0)
+    a, b = memory.of("a"), memory.of("b")
+    assert a.available == a.progressed == {1}
+    assert a.available is a.progressed is b.available is b.progressed
+    assert a.good is not None and b.good is not None
+    assert a.good.versions is b.good.versions is Ask(frozenset([2, 1]) - {2}).versions
