@@ -97,29 +97,29 @@ class ServingClient:
         Raises ServingError when the server does not answer for all of them: half a picture is
         none.
         """
-        gate = asyncio.Semaphore(_STATUS_CALLS_AT_ONCE)
         connection = self._connection.count
-
-        async def ask(model: str) -> tuple[str, Mapping[int, VersionStatus]]:
-            async with gate:
-                return model, await self._read_model(model)
-
         # A node without models still wants to know whether its server is there.
         names = sorted(set(models)) or [""]
+        left = iter(names)
+        answers: dict[str, Mapping[int, VersionStatus]] = {}
+
+        async def ask_on() -> None:
+            for model in left:
+                answers[model] = await self._read_model(model)
+
         try:
             async with asyncio.TaskGroup() as group:
-                asking = [group.create_task(ask(model)) for model in names]
+                for _ in range(_STATUS_CALLS_AT_ONCE):
+                    group.create_task(ask_on())
         except ExceptionGroup as errors:
             # The others were stopped by it: of a server that hangs, ever more would else be asked.
             raise errors.exceptions[0] from None
-        answers = dict(task.result() for task in asking)
-        answers.pop("", None)
         if not self._connection.is_ready or connection != self._connection.count:
             raise ServingError(
                 f"the connection to TensorFlow Serving at {self.address} is being made",
                 SERVER_UNREACHABLE,
             )
-        return Served(connection, answers)
+        return Served(connection, {model: answers[model] for model in names if model})
 
     async def _read_model(self, model: str) -> Mapping[int, VersionStatus]:
         request = GetModelStatusRequest()
