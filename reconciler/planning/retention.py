@@ -161,11 +161,8 @@ def find_removals(
             continue
         else:
             reason = "nothing needs it any more"
-        goal = None
-        if target is not None:
-            # A stopped model keeps the version that it would start with.
-            last = known.proven[-1] if known.proven else None
-            goal = goals.get(model) or replace(target.goal, main=target.goal.main or last)
+        # A stopped model has no goal, and keeps the version that it would start with.
+        goal = goals.get(model, target.goal) if target is not None else None
         nothing = Ask(frozenset())
         named = (world.restart_config or {}).get(model, nothing).versions
         named |= told.get(model, nothing).versions
