@@ -436,6 +436,15 @@ def test_what_is_to_be_tried_again_ends_the_rest_in_time() -> None:
     assert not goes_on(rest, world, made.memory, failure.retry_at)
 
 
+def test_what_leaves_is_looked_at_again_when_it_said_so() -> None:
+    world, memory = resting_world()
+    made = plan(world, memory, LIMITS, NOW)
+    waiting = replace(made.outcomes[0], retry_in_seconds=3.0)
+    rest = find_rest(world, replace(made, removals=(waiting,)), NOW)
+    assert rest is not None
+    assert rest.until == NOW + 3.0
+
+
 def test_a_node_in_motion_does_not_rest() -> None:
     world, memory = resting_world()
     asked = replace(world, desired=desired(deployment("a", 2), *world.desired.deployments[1:]))
