@@ -102,10 +102,7 @@ def build_deployment(
         lock=lock,
         rollout=_build_rollout(fields["rollout"]) if "rollout" in fields else _PLAIN_ROLLOUT,
         description=fields.get("description", ""),
-        # As written: 1.10 stays 1.10, where the number would say 1.1.
-        metadata={
-            name: document.spots["metadata", name].text for name in fields.get("metadata", {})
-        },
+        metadata=fields.get("metadata", {}),
         scheme=scheme,
     )
 

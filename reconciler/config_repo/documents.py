@@ -6,7 +6,8 @@ kept; only what changed since the last commit costs anything.
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from reconciler.config_repo.layout import Kind
@@ -23,12 +24,24 @@ class Document:
     """The fields of one file, as its schema allows them."""
 
     fields: Mapping[str, Any]
-    spots: Mapping[Path, Spot]
+    data: bytes = field(repr=False)
+    """What they were read from."""
 
     def complain(self, message: str, *path: str | int) -> Mistake:
         """Return a mistake at the value of `path`, or at the top where it is not written."""
-        spot = self.spots.get(path, self.spots[()])
+        spots = _find_spots(self.data)
+        spot = spots.get(path, spots[()])
         return Mistake(spot.line, spot.column, message)
+
+
+@lru_cache(maxsize=1)
+def _find_spots(data: bytes) -> Mapping[Path, Spot]:
+    """Return where the values of a document are, which nobody asks while all is well.
+
+    To keep them would take several times what the fields do. They are found again when a document
+    is complained about, once for all that is wrong with it.
+    """
+    return read_yaml(data).spots
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +66,21 @@ def parse_document(kind: Kind, data: bytes, *, has_passed: bool = False) -> Docu
         return Broken(mistakes, _model(text))
     # Only what the schema has passed has the fields that are looked at here.
     mistakes = tuple(sorted(_CHECKS[kind](text.value, text.spots))) if kind in _CHECKS else ()
-    return Broken(mistakes, _model(text)) if mistakes else Document(text.value, text.spots)
+    if mistakes:
+        return Broken(mistakes, _model(text))
+    return Document(_take_metadata_as_written(text.value, text.spots), data)
+
+
+def _take_metadata_as_written(
+    fields: Mapping[str, Any], spots: Mapping[Path, Spot]
+) -> Mapping[str, Any]:
+    """Return the fields with the metadata as text: 1.10 stays 1.10, where the number says 1.1."""
+    if "metadata" not in fields:
+        return fields
+    return {
+        **fields,
+        "metadata": {name: spots["metadata", name].text for name in fields["metadata"]},
+    }
 
 
 def _check(kind: Kind, text: Text) -> tuple[Mistake, ...]:

@@ -11,6 +11,7 @@ refused with a sentence that says what to write. Keys are always text.
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -237,7 +238,7 @@ class _Reader:
 
     def _take_key(self, event: yaml.ScalarEvent) -> None:
         frame = self._stack[-1]
-        frame.key = event.value
+        frame.key = sys.intern(event.value)  # thousands of files have the same few
         path = frame.place()
         first = self._keys.get(path)
         if first is None:

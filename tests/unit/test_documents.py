@@ -50,7 +50,7 @@ metadata: {accuracy: "0.98", team: search, size: 10, big: true}
         "stop": False,
         "rollout": {"strategy": "recreate"},
         "description": "Ranks: results",
-        "metadata": {"accuracy": "0.98", "team": "search", "size": 10, "big": True},
+        "metadata": {"accuracy": "0.98", "team": "search", "size": "10", "big": "true"},
     }
 
 
