@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+import google_crc32c
 import pytest
 
 from reconciler.errors import InstallError
@@ -66,6 +67,28 @@ class World:
         return count
 
 
+def forge(content: bytes) -> bytes:
+    """Return other bytes of the same length and crc32c.
+
+    The checksum is linear: of 33 bits that are flipped, some together change nothing of it.
+    """
+    plain = google_crc32c.value(content)
+    basis: dict[int, tuple[int, int]] = {}
+    for bit in range(33):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        change, bits = google_crc32c.value(bytes(flipped)) ^ plain, 1 << bit
+        while change and change.bit_length() in basis:
+            other_change, other_bits = basis[change.bit_length()]
+            change, bits = change ^ other_change, bits ^ other_bits
+        basis[change.bit_length()] = change, bits
+    head = int.from_bytes(content[:5], "little") ^ basis[0][1]
+    forged = head.to_bytes(5, "little") + content[5:]
+    assert google_crc32c.value(forged) == plain
+    assert forged != content
+    return forged
+
+
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     with run_fake_gcs() as endpoint:
@@ -73,6 +96,7 @@ def endpoint() -> Iterator[str]:
         bucket.put_version("1", LARGE, under="candidate")
         bucket.put_version("7", LARGE, under="ranker")
         bucket.put_version("8", {**LARGE, "saved_model.pb": b"a graft"}, under="ranker")
+        bucket.put_version("2", {**LARGE, WEIGHTS: forge(LARGE[WEIGHTS])}, under="candidate")
         yield endpoint
 
 
@@ -191,6 +215,22 @@ async def test_without_an_md5_only_the_sha256_of_a_lock_will_do(world: World) ->
     remove_version(world.store.models_dir, "ranker", 7)
     await world.fetch("ranker", 7, SUMS)
     assert world.reads() == 0
+    assert read_files(world.folder("ranker", 7)) == LARGE
+
+
+async def test_of_two_without_an_md5_neither_will_do_for_the_other(world: World) -> None:
+    await world.fetch("candidate", 1, composite=True)
+    world.reads()
+    await world.fetch("ranker", 7, composite=True)
+    assert world.reads() > 0
+
+
+@pytest.mark.parametrize("composite", [True, False])
+async def test_other_bytes_of_the_same_crc32c_are_not_taken(world: World, composite: bool) -> None:
+    await world.fetch("candidate", 2)
+    world.reads()
+    await world.fetch("ranker", 7, SUMS if composite else None, composite=composite)
+    assert world.reads() > 0
     assert read_files(world.folder("ranker", 7)) == LARGE
 
 

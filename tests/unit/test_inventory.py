@@ -176,6 +176,17 @@ def test_removing_a_version_leaves_the_others(models: Path) -> None:
     assert [path.name for path in (models / "ranker/.manifests").iterdir()] == ["2.json"]
 
 
+def test_of_a_version_that_is_gone_nothing_is_known(models: Path) -> None:
+    inventory = Inventory(models)
+    inventory.read()
+    assert inventory.list_installed().keys() == {("ranker", 1), ("ranker", 2)}
+    inventory.mark("ranker", 2, intact=False)
+    assert inventory.list_installed().keys() == {("ranker", 1)}
+    remove_version(models, "ranker", 1)
+    inventory.read()
+    assert inventory.list_installed() == {}
+
+
 def test_links_are_removed_and_not_followed(models: Path, tmp_path: Path) -> None:
     precious = write_files(tmp_path / "precious", WHOLE)
     (models / "ranker/3").symlink_to(precious)
