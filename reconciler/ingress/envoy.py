@@ -21,6 +21,9 @@ from reconciler.ingress.routes import Routes, Server
 from reconciler.status.report import Json
 
 _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
+_DRAWS: Final = 32
+"""A retry draws a node by chance, and again while that one was tried already. Of two nodes three
+draws find the dead one again once in eight times, and the caller gets its error."""
 _RETRIES: Final[Mapping[str, str]] = {
     "rest": "connect-failure,refused-stream,reset,retriable-status-codes",
     "grpc": "connect-failure,refused-stream,reset,unavailable",
@@ -91,7 +94,7 @@ def _action(kind: str, model: str, frontend: Frontend) -> Json:
                 },
             }
         ],
-        "host_selection_retry_max_attempts": TRIES,
+        "host_selection_retry_max_attempts": _DRAWS,
     }
     if kind == "rest":
         retry_policy["retriable_status_codes"] = [404, 503]

@@ -263,6 +263,11 @@ def test_envoy_s_file_is_yaml_that_names_each_cluster_it_routes_to() -> None:
     assert [route.get("route", {}).get("cluster") for route in routes] == [
         "tfs_grpc:Ranker", "tfs_grpc:ranker", "tfs_grpc:ranker", None
     ]  # fmt: skip
+    draws = {
+        route["route"]["retry_policy"]["host_selection_retry_max_attempts"] for route in routes[:3]
+    }
+    # Envoy draws by chance: of two nodes it must not find the dead one each time.
+    assert 0.5 ** min(draws) < 1e-6
 
 
 # --- when a proxy is told ----------------------------------------------------------------------
