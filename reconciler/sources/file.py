@@ -8,7 +8,7 @@ modification time back to that of the original while they are still copying.
 
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +23,7 @@ from reconciler.planning.versions import (
 )
 from reconciler.sources.source import (
     Halt,
+    Part,
     SourceChangedError,
     TransientReadError,
     describe_change,
@@ -73,14 +74,11 @@ class FileSource:
         return group_versions(query, files, read_at_seconds, unfit)
 
     def read(
-        self, snapshot: Snapshot, file: StoredFile, start: int, end: int, halt: Halt
-    ) -> Generator[bytes]:
-        """Yield a range of one file, provided it is still the one that was listed."""
-        path = split_file_url(snapshot.source) / snapshot.place_of(file)
-        for offset in range(start, end, _BUFFER_BYTES):
-            length = min(_BUFFER_BYTES, end - offset)
-            halt.check()
-            yield _read_piece(path, snapshot, file, offset, length)
+        self, snapshot: Snapshot, parts: Sequence[Part], halt: Halt
+    ) -> Generator[Iterator[bytes]]:
+        """Yield the bytes of each part, provided its file is still the one that was listed."""
+        for part in parts:
+            yield _read_part(snapshot, part, halt)
 
 
 def split_file_url(url: str) -> Path:
@@ -120,6 +118,14 @@ def _describe(entry: "os.DirEntry[str]", path: str, unfit: dict[str, str]) -> St
         unfit[path] = f"{show_name(path)} is {kind}; put the file itself there"
     status = entry.stat(follow_symlinks=False)
     return StoredFile(path, status.st_size, status.st_mtime_ns, None, status.st_ctime)
+
+
+def _read_part(snapshot: Snapshot, part: Part, halt: Halt) -> Iterator[bytes]:
+    path = split_file_url(snapshot.source) / snapshot.place_of(part.file)
+    for offset in range(part.start, part.end, _BUFFER_BYTES):
+        length = min(_BUFFER_BYTES, part.end - offset)
+        halt.check()
+        yield _read_piece(path, snapshot, part.file, offset, length)
 
 
 def _read_piece(

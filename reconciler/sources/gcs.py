@@ -10,7 +10,8 @@ caller's, who counts attempts and bytes.
 
 import base64
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
@@ -25,9 +26,9 @@ from reconciler.errors import SourceError
 from reconciler.model import Listing, Query, Snapshot, StoredFile
 from reconciler.planning.versions import group_versions, show_name
 from reconciler.sources.gcs_access import Access
-from reconciler.sources.gcs_http import BrokenAnswerError
+from reconciler.sources.gcs_http import Answer, BrokenAnswerError
 from reconciler.sources.gcs_trouble import RefusedReadError, explain_listing, explain_read
-from reconciler.sources.source import Halt, HaltedError, SourceChangedError, describe_change
+from reconciler.sources.source import Halt, Part, SourceChangedError, describe_change
 
 _FIELDS = "items(name,size,generation,crc32c,md5Hash,updated,contentEncoding),nextPageToken"
 _PAGE_OBJECTS = 1000
@@ -128,33 +129,47 @@ class GcsSource:
                 )
 
     def read(
-        self, snapshot: Snapshot, file: StoredFile, start: int, end: int, halt: Halt
-    ) -> Generator[bytes]:
-        """Yield a range of one object in the generation that the snapshot names."""
+        self, snapshot: Snapshot, parts: Sequence[Part], halt: Halt
+    ) -> Generator[Iterator[bytes]]:
+        """Yield the bytes of each part in the generation that the snapshot names."""
+        requests = (self._make_request(snapshot, part) for part in parts)
+        with closing(self._access.lines.get_each(requests, halt)) as answers:
+            for part in parts:
+                with self._explaining(snapshot, part.file, halt):
+                    answer = next(answers)
+                    _check(answer, snapshot, part)
+                yield self._read_pieces(answer, snapshot, part.file, halt)
+
+    def _make_request(self, snapshot: Snapshot, part: Part) -> tuple[str, dict[str, str]]:
         _, prefix = split_gcs_url(snapshot.source)
-        shown = f"{snapshot.source}/{snapshot.place_of(file)}"
         try:
             # In two steps, as most names have only slashes to quote, which is done quickly.
-            name = quote(prefix + snapshot.place_of(file)).replace("/", "%2F")
-            # The condition costs the server nothing, where an old generation had to be looked for.
-            target = f"{self._path}/{name}?alt=media&ifGenerationMatch={file.generation}"
-            self._access.renew_token()
-            headers = self._access.make_headers()
-            # The last byte is part of a range in HTTP. Nothing is inflated on the way: what is
-            # stored is what was summed up.
-            headers |= {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "gzip"}
-            with self._access.lines.get(target, headers, halt) as answer:
-                if answer.status != HTTPStatus.PARTIAL_CONTENT:
-                    text = answer.read_text() if answer.status >= HTTPStatus.BAD_REQUEST else ""
-                    raise RefusedReadError(answer.status, text.strip())
-                if answer.headers.get("x-goog-generation") not in (None, str(file.generation)):
-                    raise SourceChangedError(describe_change(snapshot, file))
-                if not answer.headers.get("content-range", "").startswith(f"bytes {start}-"):
-                    raise RefusedReadError(HTTPStatus.OK, "")
-                yield from answer.read_pieces()
-        except HaltedError:
-            raise
-        except (OSError, BrokenAnswerError, RefusedReadError) as error:
+            name = quote(prefix + snapshot.place_of(part.file)).replace("/", "%2F")
+        except UnicodeEncodeError as error:
+            raise SourceError(
+                f"{_show(snapshot, part.file)} has a name that cannot be read", "BadSource"
+            ) from error
+        # The condition costs the server nothing, where an old generation had to be looked for.
+        target = f"{self._path}/{name}?alt=media&ifGenerationMatch={part.file.generation}"
+        self._access.renew_token()
+        headers = self._access.make_headers()
+        # The last byte is part of a range in HTTP. Nothing is inflated on the way: what is stored
+        # is what was summed up.
+        headers |= {"Range": f"bytes={part.start}-{part.end - 1}", "Accept-Encoding": "gzip"}
+        return target, headers
+
+    def _read_pieces(
+        self, answer: Answer, snapshot: Snapshot, file: StoredFile, halt: Halt
+    ) -> Iterator[bytes]:
+        with self._explaining(snapshot, file, halt):
+            yield from answer.read_pieces()
+
+    @contextmanager
+    def _explaining(self, snapshot: Snapshot, file: StoredFile, halt: Halt) -> Iterator[None]:
+        """Say of whatever comes between what it means to the reader of this file."""
+        try:
+            yield
+        except (OSError, BrokenAnswerError, RefusedReadError, GoogleAuthError) as error:
             halt.check()
             status = error.status if isinstance(error, RefusedReadError) else 0
             if status in (HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED):
@@ -162,14 +177,8 @@ class GcsSource:
             if status == HTTPStatus.UNAUTHORIZED:
                 self._access.refuse_token()
             raise explain_read(
-                shown, self._bucket, error, anonymous=self._access.anonymous
+                _show(snapshot, file), self._bucket, error, anonymous=self._access.anonymous
             ) from error
-        except GoogleAuthError as error:
-            raise explain_read(
-                shown, self._bucket, error, anonymous=self._access.anonymous
-            ) from error
-        except UnicodeEncodeError as error:
-            raise SourceError(f"{shown} has a name that cannot be read", "BadSource") from error
 
 
 def split_gcs_url(url: str) -> tuple[str, str]:
@@ -181,6 +190,21 @@ def split_gcs_url(url: str) -> tuple[str, str]:
     if not url.startswith("gs://") or not bucket:
         raise SourceError(f"{url!r} is not of the form gs://bucket/folder", "BadSource")
     return bucket, f"{prefix}/" if prefix else ""
+
+
+def _check(answer: Answer, snapshot: Snapshot, part: Part) -> None:
+    """Raise an error for an answer that is not the part that was asked for."""
+    if answer.status != HTTPStatus.PARTIAL_CONTENT:
+        text = answer.read_text() if answer.status >= HTTPStatus.BAD_REQUEST else ""
+        raise RefusedReadError(answer.status, text.strip())
+    if answer.headers.get("x-goog-generation") not in (None, str(part.file.generation)):
+        raise SourceChangedError(describe_change(snapshot, part.file))
+    if not answer.headers.get("content-range", "").startswith(f"bytes {part.start}-"):
+        raise RefusedReadError(HTTPStatus.OK, "")
+
+
+def _show(snapshot: Snapshot, file: StoredFile) -> str:
+    return f"{snapshot.source}/{snapshot.place_of(file)}"
 
 
 def _to_file(path: str, blob: Any) -> StoredFile:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection: GET requests for bytes, one at a time, and their answers.
+"""HTTP/1.1 on one connection: GET requests for bytes, and their answers in the same order.
 
 Bytes are most of what a node does, so nothing stands between the socket and the disk: a piece is
 read into the very object that is summed up and written. Every wait for a next byte is bounded by
@@ -9,7 +9,7 @@ would be taken for the next answer.
 import select
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from io import BufferedReader, RawIOBase
@@ -95,12 +95,31 @@ class Line:
         self._used_bytes = 0
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
+        self._answer: Answer | None = None
+        self.due = 0
+        """How many answers are still to come."""
         self.may_go_on = True
+        """Whether the other side means to answer further requests."""
         self.used_at = 0.0
 
-    def ask(self, request: bytes) -> Answer:
-        """Send a request and read the head of its answer."""
-        self._socket.sendall(request)
+    @property
+    def has_answered(self) -> bool:
+        """Whether the head of an answer ever came."""
+        return self._answer is not None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it can carry another's requests: all answers came and were read to their ends."""
+        is_read = self._answer is None or self._answer.is_whole
+        return self.may_go_on and not self.due and is_read
+
+    def ask(self, requests: Sequence[bytes]) -> None:
+        """Send requests, after those that were sent before."""
+        self.due += len(requests)  # first, as of a sending that fails a part may be sent
+        self._socket.sendall(b"".join(requests))
+
+    def read_answer(self) -> Answer:
+        """Read the head of the next answer; the one before has been read to its end."""
         while True:
             first, headers = _parse_head(self._read_head())
             protocol, _, rest = first.partition(" ")
@@ -111,7 +130,9 @@ class Line:
                 break
         asked = headers.get("connection", "keep-alive").lower()
         self.may_go_on = protocol != "HTTP/1.0" and asked != "close"
-        return Answer(self, status, headers)
+        self.due -= 1
+        self._answer = Answer(self, status, headers)
+        return self._answer
 
     def read_piece(self, most_bytes: int) -> bytes:
         """Return the next bytes of a body, at least one."""

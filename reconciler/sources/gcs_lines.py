@@ -1,16 +1,25 @@
 """Connections to Cloud Storage that are kept, and the GET requests for bytes on them.
 
-A connection carries one request at a time and is used again when the answer was read to its end.
-That the server has closed it meanwhile is found out by using it, so then the request is sent once
-more, on a new one. One on which more came than was asked for is let go. Every wait is bounded: for
-the connection, and for each next byte. How long an answer may take as a whole is the caller's to
-say, who can end it by its Halt.
+Of many requests the next ones are sent before the first is answered (HTTP's pipelining), so that
+small objects do not cost the way there and back each. The answers come in the same order. A new
+connection has to answer one request before it is asked for more: what closes after each answer, as
+some proxies do, is then not asked in vain. Where a connection ended before it had answered all, be
+it by a refusal, nothing is asked ahead for a while: it is one of the few proxies that do not bear
+it, or asks for less haste.
+
+That the server has closed a connection meanwhile is found out by using it, so then what it has not
+answered is asked on another one. It is kept for the next when all answers were read to their ends;
+one on which more came than was asked for is let go. Every wait is bounded: for the connection, and
+for each next byte. How long answers may take as a whole is the caller's to say, who can end them
+by its Halt.
 """
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import islice
 from urllib.parse import urlsplit
 
 from reconciler.sources.gcs_http import Answer, BrokenAnswerError, Line
@@ -24,6 +33,9 @@ _ANSWER_SECONDS = 20.0
 _KEPT_SECONDS = 30.0
 """Idle for longer than this it is not worth trying whether the other side still listens."""
 _MAX_KEPT = 64
+_AHEAD = 8
+"""Requests on their way at once; few enough for the buffers of any connection."""
+_CAUTIOUS_SECONDS = 60.0
 
 
 class Lines:
@@ -35,6 +47,7 @@ class Lines:
         self._lock = threading.Lock()
         self._kept: list[Line] = []
         self._is_closed = False
+        self._cautious_until = 0.0
 
     def close(self) -> None:
         """Let go of the kept connections; those in use are closed by whoever has them."""
@@ -46,37 +59,61 @@ class Lines:
 
     @contextmanager
     def get(self, target: str, headers: Mapping[str, str], halt: Halt) -> Iterator[Answer]:
-        """Ask for `target` and yield the answer; blocking, `halt` ends it from another thread.
+        """Ask for `target` and yield the answer; see `get_each`."""
+        with closing(self.get_each([(target, headers)], halt)) as answers:
+            yield next(answers)
 
-        Raises OSError and BrokenAnswerError as the line does.
+    def get_each(
+        self, requests: Iterable[tuple[str, Mapping[str, str]]], halt: Halt
+    ) -> Generator[Answer]:
+        """Ask for targets, each with its headers, and yield their answers one after the other.
+
+        Each is to be read before the next is taken. Blocking, `halt` ends it from another thread.
+        Raises OSError and BrokenAnswerError as a connection does.
         """
-        fields = {"Host": self._shown_host, **headers}
-        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {fields[name]}" for name in fields), "", ""]
-        request = "\r\n".join(lines).encode("latin-1")
-        line, answer = self._ask(request, halt)
-        try:
-            with halt.ending(line.hang_up):
-                yield answer
-            if answer.is_whole and line.may_go_on and not halt.called:
-                self._keep(line)
-                return
-        except BaseException:
-            line.close()
-            raise
-        line.close()
-
-    def _ask(self, request: bytes, halt: Halt) -> tuple[Line, Answer]:
-        while True:
-            kept = self._take()
-            line = kept or self._connect()
+        coming = (self._render(target, headers) for target, headers in requests)
+        asked = deque(islice(coming, 1))
+        while asked:
+            line = self._take() or self._connect()
             try:
                 with halt.ending(line.hang_up):
-                    return line, line.ask(request)
-            except BaseException as error:
-                line.close()
-                was_closed = isinstance(error, ConnectionError | BrokenAnswerError)
-                if kept is None or not was_closed or halt.called:
+                    yield from self._converse(line, asked, coming)
+            except (ConnectionError, BrokenAnswerError):
+                if halt.called or not line.has_answered:
                     raise
+            finally:
+                if line.is_free and not halt.called:
+                    self._keep(line)
+                else:
+                    if line.due and not halt.called:
+                        self._cautious_until = time.monotonic() + _CAUTIOUS_SECONDS
+                    line.close()
+            asked.extend(islice(coming, 0 if asked else 1))
+
+    def _converse(
+        self, line: Line, asked: deque[bytes], coming: Iterator[bytes]
+    ) -> Generator[Answer]:
+        """Yield the answers to all requests, or to as many as this connection answers.
+
+        `asked` has at first what is to be asked in any case, and in the end what was not answered.
+        """
+        while asked:
+            is_cautious = time.monotonic() < self._cautious_until or not line.has_answered
+            ahead = 1 if is_cautious else _AHEAD
+            if line.due <= ahead // 2:  # several at once, as each sending has its price
+                asked.extend(islice(coming, max(0, ahead - len(asked))))
+                if more := list(islice(asked, line.due, ahead)):
+                    line.ask(more)
+            answer = line.read_answer()
+            asked.popleft()
+            yield answer
+            if not (answer.is_whole and line.may_go_on):
+                return
+
+    def _render(self, target: str, headers: Mapping[str, str]) -> bytes:
+        fields = {"Host": self._shown_host, **headers}
+        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {fields[name]}" for name in fields), "", ""]
+        return "\r\n".join(lines).encode("latin-1")
 
     def _take(self) -> Line | None:
         while True:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote as quote_url
 
@@ -25,7 +26,7 @@ from reconciler.sources.gcs import GcsSource
 from reconciler.sources.gcs_access import Access
 from reconciler.sources.gcs_http import BrokenAnswerError
 from reconciler.sources.gcs_trouble import RefusedReadError, explain_read, quote
-from reconciler.sources.source import Halt, TransientReadError
+from reconciler.sources.source import Halt, Part, TransientReadError
 
 _FIELDS = "size,generation,crc32c"
 _CONNECT_SECONDS = 5
@@ -97,7 +98,8 @@ class GcsObject:
         folder, _, name = f"{self._bucket}/{self._name}".rpartition("/")
         file = StoredFile(name, state.size_bytes, state.generation, state.crc32c, 0.0)
         snapshot = Snapshot(f"gs://{folder}", 0, "", (file,))
-        return GcsSource(self._bucket, self._access).read(snapshot, file, 0, end, halt)
+        parts = GcsSource(self._bucket, self._access).read(snapshot, [Part(file, 0, end)], halt)
+        return chain.from_iterable(parts)
 
     def replace(self, path: Path, generation: int) -> bool:
         """Put a file in the object's place if that is still of `generation`; NEW: if none is there.

@@ -116,6 +116,8 @@ def _open_tunnel(connection: socket.socket, place: str, headers: Mapping[str, st
     """Have a proxy pass on what follows, which it cannot read."""
     fields = {"Host": place, **headers}
     lines = [f"CONNECT {place} HTTP/1.1", *(f"{name}: {fields[name]}" for name in fields), "", ""]
-    status = Line(connection).ask("\r\n".join(lines).encode("latin-1")).status
+    line = Line(connection)
+    line.ask(["\r\n".join(lines).encode("latin-1")])
+    status = line.read_answer().status
     if status != HTTPStatus.OK:
         raise OSError(f"the proxy in HTTPS_PROXY refused to connect (HTTP {status})")

@@ -8,8 +8,10 @@ the bytes of a model are read, summed up and written by one thread, and can be e
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from reconciler.errors import SourceError
@@ -66,6 +68,15 @@ class Halt:
                 self._end = None
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The bytes of one file from `start` up to `end`."""
+
+    file: StoredFile
+    start: int
+    end: int
+
+
 class Source(Protocol):
     """A bucket or a folder with models; one object serves all prefixes in it."""
 
@@ -77,12 +88,14 @@ class Source(Protocol):
         """
 
     def read(
-        self, snapshot: Snapshot, file: StoredFile, start: int, end: int, halt: Halt
-    ) -> Generator[bytes]:
-        """Yield the bytes from `start` up to `end` of one file, in pieces of a MiB; blocking.
+        self, snapshot: Snapshot, parts: Sequence[Part], halt: Halt
+    ) -> Generator[Iterator[bytes]]:
+        """Yield for each part its bytes, in pieces of at most a MiB; blocking.
 
-        Raises TransientReadError where a retry may help, SourceChangedError when these bytes no
-        longer exist, SourceError otherwise, and HaltedError, or ends early, after a halt.
+        One part is to be read before the next is taken. Those that come may be asked for ahead, yet
+        what is raised is about the one whose turn it is: TransientReadError where a retry may help,
+        SourceChangedError when these bytes no longer exist, SourceError otherwise, and HaltedError
+        after a halt, which may also end a part early.
         """
 
 
@@ -94,8 +107,8 @@ async def read_range(
 
     def read() -> bytes:
         data = bytearray()
-        with closing(source.read(snapshot, file, start, end, halt)) as pieces:
-            for piece in pieces:
+        with closing(source.read(snapshot, [Part(file, start, end)], halt)) as parts:
+            for piece in chain.from_iterable(parts):
                 data += piece
                 if len(data) > end - start:
                     break

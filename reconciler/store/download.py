@@ -25,7 +25,7 @@ from pathlib import Path
 from reconciler.errors import DownloadError
 from reconciler.files import start_writing
 from reconciler.model import Progress, Snapshot, StoredFile
-from reconciler.sources.source import Halt, HaltedError, Source, TransientReadError
+from reconciler.sources.source import Halt, HaltedError, Part, Source, TransientReadError
 from reconciler.store.checksum import combine, extend, read_checksum
 from reconciler.store.journal import Chunk, Note, extend_journal, read_journal, start_journal
 from reconciler.store.lanes import Lanes, work_off
@@ -194,39 +194,44 @@ class Download:
         The file is opened here for each: a descriptor that was shared could be closed, and its
         number given to another file, while a thread whose download was cancelled still has it.
         """
-        with extend_journal(self._staging) as note:
-            while pending:
-                chunk = pending[0]
+        chunks = tuple(pending)
+        reads = self._source.read(self._snapshot, list(map(self._find_missing, chunks)), halt)
+        with extend_journal(self._staging) as note, closing(reads):
+            for chunk, pieces in zip(chunks, reads, strict=True):
                 size_bytes = self._snapshot.files[chunk.file].size_bytes
                 is_whole = chunk.end - chunk.start == size_bytes
                 is_new = is_whole and chunk not in self._begun
                 descriptor = _open_file(self._path(chunk), is_new=is_new)
                 try:
-                    self._sums[chunk] = self._copy_chunk(chunk, descriptor, halt, note)
+                    self._sums[chunk] = self._copy_chunk(chunk, pieces, descriptor, halt, note)
                 finally:
                     os.close(descriptor)
                 note(chunk, self._sums[chunk])
                 pending.popleft()
 
-    def _copy_chunk(self, chunk: Chunk, descriptor: int, halt: Halt, note: Note) -> int:
+    def _find_missing(self, chunk: Chunk) -> Part:
+        begin, _ = self._begun.get(chunk, (chunk.start, 0))
+        return Part(self._snapshot.files[chunk.file], begin, chunk.end)
+
+    def _copy_chunk(
+        self, chunk: Chunk, pieces: Iterable[bytes], descriptor: int, halt: Halt, note: Note
+    ) -> int:
         """Write a chunk, or what is missing of it, to an open file; return its whole checksum."""
         file = self._snapshot.files[chunk.file]
         begin, crc = self._begun.get(chunk, (chunk.start, 0))
         offset = noted = begin
         try:
-            pieces = self._source.read(self._snapshot, file, begin, chunk.end, halt)
-            with closing(pieces):
-                for piece in pieces:
-                    if offset + len(piece) > chunk.end:
-                        raise TransientReadError(f"{self._name(file)} came with too many bytes")
-                    halt.check()
-                    crc = extend(crc, piece)
-                    _write(descriptor, offset, piece)
-                    offset += len(piece)
-                    self._count(len(piece), are_new=True)
-                    if noted + self._note_bytes <= offset < chunk.end:
-                        note(Chunk(chunk.file, chunk.start, offset), crc)
-                        noted = offset
+            for piece in pieces:
+                if offset + len(piece) > chunk.end:
+                    raise TransientReadError(f"{self._name(file)} came with too many bytes")
+                halt.check()
+                crc = extend(crc, piece)
+                _write(descriptor, offset, piece)
+                offset += len(piece)
+                self._count(len(piece), are_new=True)
+                if noted + self._note_bytes <= offset < chunk.end:
+                    note(Chunk(chunk.file, chunk.start, offset), crc)
+                    noted = offset
             halt.check()
             if offset < chunk.end:
                 raise TransientReadError(

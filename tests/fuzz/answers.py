@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from threading import Thread
 
 from reconciler.errors import ReconcilerError
@@ -15,7 +16,7 @@ from reconciler.model import Membership, Phase, Query, Registry, Snapshot, Store
 from reconciler.planning.versions import check_path
 from reconciler.sources.gcs import GcsSource
 from reconciler.sources.gcs_access import Access
-from reconciler.sources.source import Halt
+from reconciler.sources.source import Halt, Part
 from reconciler.status import peers
 from reconciler.status.client import StatusError, parse_status
 from reconciler.status.pushes import (
@@ -205,6 +206,6 @@ def serve_reads() -> Iterator[Target]:
 
 def _read(source: GcsSource) -> None:
     snapshot = Snapshot("gs://acme/ranker", 4, "4", (_WEIGHTS,))
-    with closing(source.read(snapshot, _WEIGHTS, 0, 10, Halt())) as pieces:
-        for piece in pieces:
+    with closing(source.read(snapshot, [Part(_WEIGHTS, 0, 10)], Halt())) as parts:
+        for piece in chain.from_iterable(parts):
             assert piece, "a piece of nothing would be asked for without an end"

@@ -1,12 +1,10 @@
 """Lines to Cloud Storage on real sockets: kept ones, odd answers, halts, TLS and proxies."""
 
 import base64
-import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,80 +14,13 @@ from reconciler.sources import gcs_lines, gcs_route
 from reconciler.sources.gcs_http import BrokenAnswerError
 from reconciler.sources.gcs_lines import Lines
 from reconciler.sources.source import Halt, HaltedError
-
-DEADLINE_SECONDS = 10
-"""Less than a line waits for an answer by itself."""
-OK = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\nX-Odd:  a:b \r\n\r\nhello"
-
-Talk = Callable[[socket.socket], None]
-"""What the server does with one connection."""
-
-
-@dataclass
-class Server:
-    """A server that does as it is told with one connection after the other."""
-
-    talks: list[Talk]
-    port: int
-    requests: list[bytes] = field(default_factory=list)
-    opened: int = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def read_request(self, connection: socket.socket) -> bytes:
-        """Return the head of the next request, nothing where the client has gone."""
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            piece = connection.recv(65536)
-            if not piece:
-                return b""
-            head += piece
-        self.requests.append(head)
-        return head
-
-    def answer(self, *answers: bytes) -> Talk:
-        """Return a talk of one answer for each request, and then the end."""
-
-        def talk(connection: socket.socket) -> None:
-            for answer in answers:
-                if not self.read_request(connection):
-                    return
-                connection.sendall(answer)
-
-        return talk
+from tests.lineserver import DEADLINE_SECONDS, OK, Server, Talk, open_lines, run_server
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server([], listener.getsockname()[1])
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = listener.accept()
-                    talk = server.talks[server.opened]
-                    server.opened += 1
-                    with connection, contextlib.suppress(OSError):
-                        talk(connection)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
+    with run_server() as server:
         yield server
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(DEADLINE_SECONDS)
-        assert not thread.is_alive()
-
-
-@contextlib.contextmanager
-def open_lines(url: str) -> Iterator[Lines]:
-    lines = Lines(url)
-    try:
-        yield lines
-    finally:
-        lines.close()
 
 
 def get(lines: Lines, target: str = "/x") -> bytes:
