@@ -198,7 +198,9 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float) -> Any:
 def ask(port: int, path: str, **options: Any) -> httpx.Response | None:
     """Ask the agent's status endpoint; None while nothing answers."""
     try:
-        return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30, trust_env=False, **options)
+        url = f"http://127.0.0.1:{port}{path}"
+        # No certificate is met here, and to load those that could be takes 20 ms of each question.
+        return httpx.get(url, timeout=30, trust_env=False, verify=False, **options)
     except httpx.TransportError:
         return None
 

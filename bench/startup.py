@@ -3,8 +3,9 @@
     python -m bench.startup [--runs 7] [--deployments 1000] [--write STEM]
 
 The agent has been running on this node before: its mirror, its memory and its models are there.
-The clock runs from the start of the process until /metrics counts the first tick that planned. It
-is measured with everything in reach, and with git, bucket and model server gone. The CPU seconds
+The clock runs from the start of the process until /readyz, asked every 20 ms, says that the agent
+has planned for a commit. It is measured with everything in reach, and with git, bucket and model
+server gone. The model server answers in a process of its own, as it does on a node. The CPU seconds
 beside it are those of the agent's process: on a machine that does other things they tell more.
 """
 
@@ -26,11 +27,11 @@ from bench.parts import (
     make_environment,
     read_usage,
     run_agent,
+    serve_models_beside,
     wait_until,
 )
 from reconciler.demo.services import Services, free_port, start_bucket
 from tests.gitserver import serve_http
-from tests.scriptedserver import ScriptedServer, serve_models
 
 _START_SECONDS = 300.0
 _GOALS_SECONDS = {"--help": 0.15, "first plan": 1.0, "first plan, all else gone": 1.0}
@@ -80,7 +81,7 @@ def measure(folder: Path, deployments: int, runs: int) -> dict[str, list[Start]]
     with (
         Services(folder) as services,
         serve_http(folder) as git,
-        serve_models(ScriptedServer(), serving_port),
+        serve_models_beside(serving_port),
     ):
         bucket = start_bucket(services, folder / "buckets")
         environment = make_environment(folder, git.url, serving_port, port, bucket)
