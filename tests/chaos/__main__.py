@@ -20,7 +20,8 @@ from pathlib import Path
 from tests.bucket import run_fake_gcs
 from tests.chaos.judge import BrokenError
 from tests.chaos.play import Figures, Player, play, set_up
-from tests.chaos.points import POINTS
+from tests.chaos.points import FIRST_LEADS, LEADS, POINTS
+from tests.chaos.script import Kill
 
 
 @dataclass
@@ -52,6 +53,11 @@ class Total:
         self.spoilt += player.bucket_sky.spoilt + player.git_sky.spoilt
         self.rest_seconds += figures.converge_seconds
 
+    @property
+    def unmet(self) -> list[str]:
+        """The named points at which no agent was killed so far."""
+        return [point for point in POINTS if point not in self.deaths]
+
     def describe(self) -> str:
         """Return the figures, and what the list of points lacks."""
         ordered = sorted(self.rest_seconds) or [0.0]
@@ -67,12 +73,11 @@ class Total:
             "rest_after_seconds_worst": round(ordered[-1], 2),
         }
         unnamed = sorted(self.points.keys() - set(POINTS))
-        unmet = sorted(set(POINTS) - self.deaths.keys())
         return "\n".join(
             [
                 json.dumps(figures, indent=1),
                 *(f"met, and not in the list of points: {name}" for name in unnamed),
-                f"not killed at: {'; '.join(unmet) or 'none is left'}",
+                f"not killed at: {'; '.join(self.unmet) or 'none is left'}",
             ]
         )
 
@@ -87,10 +92,7 @@ def main() -> None:
     options = parser.parse_args()
     total, say = Total(), _ignore if options.quiet else _say
     if options.sweep:
-        _run(options.seed, say, total, lambda player: play(player, len(POINTS), sweeps=True))
-        for point in sorted(set(POINTS) - total.deaths.keys()):
-            # On an empty machine the agent does what it never does again.
-            _run(options.seed, say, total, partial(play, rounds=0, die_first_at=point))
+        _sweep(options.seed, say, total)
     else:
         seed = options.seed
         until = time.monotonic() + 60 * options.minutes if options.minutes else None
@@ -99,6 +101,21 @@ def main() -> None:
             seed += 1
     _say(total.describe())
     sys.exit(1 if total.counts["broken"] else 0)
+
+
+def _sweep(seed: int, say: Callable[[str], None], total: Total) -> None:
+    """Kill at each point once, as far as it can be brought about."""
+    for lead in LEADS:
+        kills = [_kill(lead, point) for point in total.unmet]
+        _run(seed, say, total, partial(play, rounds=len(kills), kills=kills))
+    for lead in FIRST_LEADS:
+        # On an empty machine the agent does what it never does again.
+        for point in total.unmet:
+            _run(seed, say, total, partial(play, rounds=0, first=_kill(lead, point)))
+
+
+def _kill(lead: str, point: str) -> Kill:
+    return Kill(lead, point) if lead else Kill(point)
 
 
 def _run(

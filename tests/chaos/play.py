@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +99,8 @@ class Player:
     _texts: dict[str, str] = field(default_factory=dict)
     _newest: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MODELS, LAST_GOOD))
     _control: dict[str, Any] = field(default_factory=dict)
+    _next_point: str = ""
+    """Where the agent is killed that comes after the one that is killed next."""
     _agent_dies: bool = False
     _is_killed: bool = False
     _agent_may_refuse: bool = False
@@ -106,10 +108,10 @@ class Player:
 
     # --- a run --------------------------------------------------------------------------------
 
-    def begin(self, wishes: Wishes, die_at: str) -> None:
+    def begin(self, wishes: Wishes, kill: Kill) -> None:
         """Publish everything, commit the first wishes and wait until they are served."""
-        self._note(f"begin, with {Kill(die_at)}")
-        self._do(Kill(die_at))
+        self._note(f"begin, with {kill}")
+        self._do(kill)
         for model in MODELS:
             self._publish(model, BROKEN, fault="truncated_graph")
             self._publish(model, CRASHING, script={"crash": True})
@@ -148,7 +150,8 @@ class Player:
                 (self.bucket_sky if place == "bucket" else self.git_sky).turn(action)
             case Kill(""):
                 self._kill_agent()
-            case Kill(point):
+            case Kill(point, then):
+                self._next_point = then
                 self._say_to_agent(die_at=point)
                 self._agent_dies = True
             case KillServer():
@@ -275,6 +278,8 @@ class Player:
             self.figures.kills += not refused
             if not self._is_killed:  # else the point is still to come, maybe at the start
                 self._control.pop("die_at", None)
+                if self._next_point:
+                    self._control["die_at"], self._next_point = self._next_point, ""
             self._is_killed = False
             self._say_to_agent()
             time.sleep(_RESTART_SECONDS)
@@ -300,6 +305,7 @@ class Player:
         self.git_sky.turn(None)
         self.disk.heal()
         self._control.clear()
+        self._next_point = ""
         self._say_to_agent()
         self._pass_time(_HEARD_SECONDS)
 
@@ -445,19 +451,19 @@ def play(
     until: float | None = None,
     *,
     least_rounds: int = 0,
-    die_first_at: str = "",
-    sweeps: bool = False,
+    first: Kill | None = None,
+    kills: Sequence[Kill] = (),
 ) -> Figures:
     """Play this many rounds, or until that time of the steady clock; raises BrokenError.
 
-    `least_rounds` are played however late it is. `die_first_at` is where the agent is killed when
-    it first starts, by default somewhere; `sweeps` kills it at each point in turn afterwards,
-    instead of by chance.
+    `least_rounds` are played however late it is. `first` is where the agent is killed when it first
+    starts, by default somewhere; `kills` are made in turn afterwards, one a round, instead of what
+    chance has.
     """
     dice = Dice(player.seed, has_disk=player.disk.is_mounted)
     try:
-        player.begin(dice.wishes, die_first_at or dice.first_point())
-        for item in dice.sweep() if sweeps else dice.throw():
+        player.begin(dice.wishes, first or dice.first_kill())
+        for item in dice.sweep(kills) if kills else dice.throw():
             is_late = until is not None and time.monotonic() > until
             if item.number > rounds or (is_late and item.number > least_rounds):
                 break

@@ -77,9 +77,13 @@ POINTS = (
     "os.rmdir models/.staging/M",
     "os.rmdir models/.staging/M/V",
     "os.remove models/.staging/M/V/model/.manifests/V.json",
+    "os.remove models/.staging/M/V/model/.manifests/V.json.tmp",
     "os.rename models/.staging/M/V/model/V -> models/.staging/M/V/files",
     "os.rmdir models/.staging/M/V/model",
     "os.rmdir models/.staging/M/V/model/.manifests",
+    "os.remove models/.staging/M/V/model/V/...",
+    "os.rmdir models/.staging/M/V/model/V",
+    "os.rmdir models/.staging/M/V/model/V/...",
     "os.mkdir models/.staging/M/V/linked",
     "os.mkdir models/.staging/M/V/linked/...",
     "os.link models/M/V/... -> models/.staging/M/V/linked/...",
@@ -103,3 +107,16 @@ POINTS = (
     "os.write state/.lock",
     "renameat2 models",
 )
+
+LEADS = (
+    "",
+    "os.rename models/.staging/M/V/model -> models/M",
+    "open models/.staging/M/V/model/.manifests/V.json.tmp",
+    "os.rename models/.staging/M/V/model/.manifests/V.json.tmp"
+    " -> models/.staging/M/V/model/.manifests/V.json",
+    "os.rename models/.staging/M/V/linked/... -> models/.staging/M/V/files/...",
+)
+"""Where an agent that is killed leaves something that the next one has to clear up."""
+
+FIRST_LEADS = ("", "open state/mirror.new/...")
+"""The same on an empty machine."""

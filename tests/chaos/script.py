@@ -8,7 +8,7 @@ Versions of a model are of four kinds, by number, so that `latest` is always a g
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from tests.chaos.points import POINTS
@@ -70,9 +70,10 @@ class Weather:
 
 @dataclass(frozen=True)
 class Kill:
-    """kill -9 of the agent, now or at a named point."""
+    """kill -9 of the agent, now or at a named point, and of the one after it at another."""
 
     point: str = ""
+    then: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,9 @@ class Dice:
         self.history = [dict(self.wishes)]
         self.newest = dict.fromkeys(MODELS, LAST_GOOD)
 
-    def first_point(self) -> str:
+    def first_kill(self) -> Kill:
         """Return where the agent is killed when it first starts on an empty machine."""
-        return self._random.choice(POINTS)
+        return Kill(self._random.choice(POINTS))
 
     def throw(self) -> Iterator[Round]:
         """Yield rounds without end."""
@@ -178,18 +179,26 @@ class Dice:
             paced = tuple((self._random.uniform(0, 0.6) * self.pace, item) for item in actions)
             yield Round(number, paced, self._random.uniform(0.3, 2.5) * self.pace)
 
-    def sweep(self) -> Iterator[Round]:
-        """Yield a round for each point at which the agent can be killed, with what leads there."""
-        for number, point in enumerate(POINTS, 1):
+    def sweep(self, kills: Iterable[Kill]) -> Iterator[Round]:
+        """Yield a round for each kill, with commits that have the agent do all that it ever does.
+
+        A bucket that answers late lets a commit come while what the one before it asked for is
+        under way.
+        """
+        for number, kill in enumerate(kills, 1):
             ranker = self._with("pin", "ranker", Wish(self._other_than("ranker")))
-            actions: list[Action] = [Kill(point), self._note(ranker)]
+            late = Weather("bucket", ("late",), 1.0)
+            is_late = number % 2 == 0
+            actions: list[Action] = [late] if is_late else []
+            actions += [kill, self._note(ranker)]
             if "topics" in self.wishes:
                 rest = {m: wish for m, wish in self.wishes.items() if m != "topics"}
                 actions.append(self._note(Change("remove topics", rest)))
             else:
                 actions.append(self._note(self._with("add", "topics", Wish(self._good()))))
-            speller = self._with("pin", "speller", Wish(self._other_than("speller")))
-            actions += [self._note(speller), Kill()]
+            last = "ranker" if is_late else "speller"
+            actions.append(self._note(self._with("pin", last, Wish(self._other_than(last)))))
+            actions.append(Kill())
             yield Round(number, tuple((0.5, action) for action in actions), 1.0)
 
     def _fetch_something(self) -> Change:

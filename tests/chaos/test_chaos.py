@@ -43,7 +43,7 @@ def test_a_seed_gives_the_same_script_each_time() -> None:
 @pytest.mark.parametrize("has_disk", [False, True])
 def test_the_short_run_has_something_of_everything_in_its_first_rounds(has_disk: bool) -> None:
     dice = Dice(SEED, has_disk=has_disk)
-    dice.first_point()
+    dice.first_kill()
     rounds = dice.throw()
     actions = [action for _ in range(LEAST_ROUNDS) for _, action in next(rounds).actions]
     assert Kill() in actions

@@ -41,6 +41,7 @@ _CONTROL_SECONDS = 0.02
 _ANSWER_SECONDS = 5.0
 
 _RULES = (
+    (r" \(deleted\)", ""),
     (r"^models/\.staging/[^/]+/\d+-[0-9a-f]+", "models/.staging/M/V"),
     (r"^models/\.staging/[^/]+$", "models/.staging/M"),
     (r"^models/(?!\.)(?!models\.config)[^/]+", "models/M"),
@@ -48,8 +49,8 @@ _RULES = (
     (r"/\.(removing|foreign)-\d+-\d+", r"/.\1-V"),
     (r"/\.?\d+\.json", "/V.json"),
     (r"(/files|/linked|\.removing-V)/.*", r"\1/..."),
-    (r" \(deleted\)$", ""),
     (r"^(models/M/V)/.*", r"\1/..."),
+    (r"(/model)/\d+/.*", r"\1/V/..."),
     (r"(/model)/\d+$", r"\1/V"),
     (r"^state/mirror(\.new)?/.*", r"state/mirror\1/..."),
     (r"[0-9a-f]{12,}", "ID"),
