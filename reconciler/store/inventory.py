@@ -49,7 +49,7 @@ class Inventory:
         self._strays: tuple[str, ...] = ()
         self._marked: set[str] = set()
         """Models of which something was found out by other means since the last look."""
-        self._manifests: dict[Path, tuple[tuple[int, int, int], Manifest | None]] = {}
+        self._manifests: dict[tuple[str, int], tuple[tuple[int, int, int], Manifest | None]] = {}
         self._broken: set[tuple[str, int]] = set()
 
     def read(self, urgent: Collection[str] | None = None) -> Local:
@@ -82,16 +82,16 @@ class Inventory:
 
     def read_manifest(self, model: str, version: int) -> Manifest | None:
         """Return the manifest of a version, parsed again only when the file is another."""
-        path = manifest_file(self._models_dir, model, version)
+        key, path = (model, version), manifest_file(self._models_dir, model, version)
         try:
             status = path.stat()
         except OSError:
-            self._manifests.pop(path, None)
+            self._manifests.pop(key, None)
             return None
         mark = (status.st_ino, status.st_mtime_ns, status.st_size)
-        cached = self._manifests.get(path)
+        cached = self._manifests.get(key)
         if cached is None or cached[0] != mark:
-            cached = self._manifests[path] = (mark, read_manifest(path))
+            cached = self._manifests[key] = (mark, read_manifest(path))
         return cached[1]
 
     def list_installed(self) -> dict[tuple[str, int], Manifest]:
@@ -99,13 +99,12 @@ class Inventory:
 
         The disk is not asked: whoever uses what they name must look at it anyhow.
         """
-        known = {
-            (path.parent.parent.name, int(path.stem)): manifest
+        return {
+            key: manifest
             # A copy: meanwhile another thread may read a manifest that is new.
-            for path, (_, manifest) in self._manifests.copy().items()
-            if manifest is not None
+            for key, (_, manifest) in self._manifests.copy().items()
+            if manifest is not None and key not in self._broken
         }
-        return {key: manifest for key, manifest in known.items() if key not in self._broken}
 
     def mark(self, model: str, version: int, *, intact: bool) -> None:
         """Remember what reading all bytes of a version has shown."""
@@ -161,9 +160,8 @@ class Inventory:
 
     def _forget_absent(self, versions: Mapping[str, Mapping[int, LocalVersion]]) -> None:
         present = {(model, version) for model, found in versions.items() for version in found}
-        paths = {manifest_file(self._models_dir, *item) for item in present}
         # New objects rather than deletions: a fetch may be looking something up in its thread.
-        self._manifests = {path: entry for path, entry in self._manifests.items() if path in paths}
+        self._manifests = {key: entry for key, entry in self._manifests.items() if key in present}
         self._broken = self._broken & present
 
     def _describe(self, model: str, version: int) -> LocalVersion:
