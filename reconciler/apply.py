@@ -98,6 +98,9 @@ class Hands:
     count_bytes: Callable[[int], None]
     tracing: Tracing = field(default_factory=Tracing)
     _downloads: dict[tuple[str, int], _Download] = field(default_factory=dict)
+    _ending: dict[tuple[str, int], asyncio.Task[None]] = field(default_factory=dict)
+    """Downloads that were cancelled, and may be putting their files in place all the same: what is
+    asked of these versions waits for a later look, which asks for it again."""
     _reload: asyncio.Task[None] | None = None
     _trial: _Trial | None = None
     _events: list[Event] = field(default_factory=list)
@@ -123,6 +126,8 @@ class Hands:
         self._set_downloads([step for step in plan.steps if isinstance(step, Fetch)])
         self._set_trial(next((step for step in plan.steps if isinstance(step, Try)), None))
         for step in plan.steps:
+            if self._must_wait(step):
+                continue
             facts = _facts_of(step)
             with about(**facts):
                 try:
@@ -155,6 +160,11 @@ class Hands:
                 pass
         return None
 
+    def _must_wait(self, step: Step) -> bool:
+        if not isinstance(step, RemoveVersion | RemoveStaging):
+            return False
+        return (step.model, step.version) in self._ending
+
     def _remove(self, step: RemoveVersion) -> None:
         remove_version(self.store.models_dir, step.model, step.version)
         if step.is_last:
@@ -163,13 +173,15 @@ class Hands:
     def _set_downloads(self, wanted: list[Fetch]) -> None:
         """Run exactly the downloads that are wanted."""
         steps = {(step.model, step.snapshot.version): step for step in wanted}
+        self._ending = {key: task for key, task in self._ending.items() if not task.done()}
         for key, download in list(self._downloads.items()):
             step = steps.get(key)
             if step is None or step.snapshot.digest != download.digest:
                 download.task.cancel()
                 del self._downloads[key]
+                self._ending[key] = download.task
         for key, step in steps.items():
-            if key not in self._downloads:
+            if key not in self._downloads and key not in self._ending:
                 snapshot = step.snapshot
                 task = asyncio.create_task(self._fetch(step))
                 progress = Progress(0, snapshot.size_bytes)
@@ -269,6 +281,7 @@ class Hands:
     async def close(self) -> None:
         """Cancel what runs; a reload that was sent is not waited for."""
         tasks = [download.task for download in self._downloads.values()]
+        tasks += self._ending.values()
         tasks += [self._reload] if self._reload else []
         tasks += [self._trial.task] if self._trial else []
         for task in tasks:
