@@ -1,6 +1,7 @@
 """`reconciler run` and `reconciler once`: the agent as a process."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from reconciler.watches import Watches
 
 _log = logging.getLogger(__name__)
+
+_GARBAGE_THRESHOLD = 10_000
 
 
 @click.command()
@@ -92,6 +95,9 @@ def _follow_notifications(name: str, watches: "Watches") -> Coroutine[Any, Any, 
 
 
 async def _run(settings: Settings) -> int:
+    # What the agent makes stays, or goes without being looked for. Python looks after every 700
+    # values that came, which would be a twentieth of the start.
+    gc.set_threshold(_GARBAGE_THRESHOLD)
     from reconciler.agent import Agent
     from reconciler.fleet.app import fleet_routes
     from reconciler.fleet.desk import FleetDesk
