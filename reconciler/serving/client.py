@@ -85,11 +85,13 @@ class ServingClient:
         """Count connections until cancelled."""
         while True:
             state = self._channel.get_state(try_to_connect=True)
-            self._connection.is_ready = state is grpc.ChannelConnectivity.READY
-            # Also where it was ready before: it has been otherwise since, even if that began and
-            # ended while the event loop stood still.
-            self._connection.count += self._connection.is_ready
+            is_ready = state is grpc.ChannelConnectivity.READY
+            if is_ready and not self._connection.is_ready:
+                self._connection.count += 1
+            self._connection.is_ready = is_ready
             await self._channel.wait_for_state_change(state)
+            # It may be ready again by now, if the event loop stood still meanwhile.
+            self._connection.is_ready = False
 
     async def read(self, models: Iterable[str]) -> Served:
         """Return the state of every version of `models`.
