@@ -33,7 +33,12 @@ class Sweep:
         known = self._served.models if self._served else {}
         unknown = set(models) - known.keys()
         self._rotation.forget(unknown)
-        answer = await self._client.read(self._rotation.take(models, urgent))
+        asked = self._rotation.take(models, urgent)
+        try:
+            answer = await self._client.read(asked)
+        except BaseException:  # a look that is cancelled has asked in vain, too
+            self._rotation.forget(asked)
+            raise
         self._served = _merge(known, answer, models)
         return self._served
 

@@ -63,6 +63,7 @@ POINTS = (
     "os.remove state/mirror/...",
     "os.rename models/.models.config.tmp -> models/models.config",
     "os.rename models/.staging/M/V/files -> models/.staging/M/V/model/V",
+    "os.rename models/.staging/M/V/files -> models/M/.removing-V",
     "os.rename models/.staging/M/V/files -> models/M/V",
     "os.rename models/.staging/M/V/model -> models/M",
     "os.rename models/.staging/M/V/model/.manifests/V.json.tmp"
@@ -105,7 +106,8 @@ POINTS = (
     "os.write models/.lock",
     "os.write models/.staging/M/V/journal",
     "os.write state/.lock",
-    "renameat2 models",
+    "renameat2 models/M/.removing-V -> models/M/V",
+    "renameat2 state/mirror.new -> state/mirror",
 )
 
 LEADS = (

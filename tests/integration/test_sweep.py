@@ -114,6 +114,24 @@ async def test_half_a_picture_is_none(server: ScriptedServer, client: ServingCli
     assert found.fresh == MODELS
 
 
+async def test_what_a_look_that_failed_has_asked_comes_first_in_the_next(
+    server: ScriptedServer, client: ServingClient
+) -> None:
+    clock = Clock()
+    sweep = Sweep(client, clock)
+    await connect(client)
+    await sweep.look(MODELS, ())
+    server.is_broken = True
+    clock.now += ROUND_SECONDS / 20
+    with pytest.raises(ServingError):
+        await sweep.look(MODELS, ())
+    server.is_broken = False
+    clock.now += 0.001
+    found = await sweep.look(MODELS, ())
+    assert found.fresh is not None
+    assert len(found.fresh) == len(MODELS) / 20 + 1
+
+
 async def test_of_a_look_that_failed_no_question_stays_open(
     server: ScriptedServer, client: ServingClient
 ) -> None:
