@@ -139,6 +139,8 @@ class DockerEngine:
         """The labels of each container that was changed, as they were."""
         self._faults: dict[int, Fault] = {}
         self.refuse_all: Refusal | None = None
+        self.before_answer: Callable[[str], object] = lambda path: None
+        """Called with a call's path when all is done and nobody has been told yet."""
         self.lock = threading.RLock()
         self._count = 0
         self._made = 0
@@ -303,6 +305,7 @@ class _Handler(BaseHTTPRequestHandler):
             except ConnectionAbortedError:
                 self.close_connection = True
             else:
+                engine.before_answer(path)
                 self._reply(200 if answer != "" else 204, answer)
 
     do_GET = do_POST = do_DELETE = _handle  # noqa: N815 - named by http.server

@@ -140,22 +140,30 @@ class Supervisor:
             self._stand_by()
             return self._pace.look_seconds
         self._restarted_at = self._clock()
+        # Before, as a tick may see a quick server again while the engine has not answered yet.
+        self._log.note_old_server()
+        try:
+            await self._end(engine, container, need)
+        except EngineError:
+            self._log.note_same_server()
+            raise
+        self._log.say(True, "ServerRestarted", f"container {container.name} was restarted")
+        self._stand_by()
+        return self._pace.look_seconds
+
+    async def _end(self, engine: "ServerEngine", container: Container, need: RestartNeed) -> None:
         if container.owner:
             # Started again by the engine it would stand beside the one that its owner makes.
             await make_change(
                 f"stopped container {container.name}, for {container.owner} to start another",
                 lambda: engine.stop(container),
             )
-        else:
-            self._log.note_down(replace(self._log.notes, restarting=container.id))
-            await make_change(
-                f"restarted container {container.name} ({need.reason})",
-                lambda: engine.restart(container),
-            )
-        self._log.note_old_server()
-        self._log.say(True, "ServerRestarted", f"container {container.name} was restarted")
-        self._stand_by()
-        return self._pace.look_seconds
+            return
+        self._log.note_down(replace(self._log.notes, restarting=container.id))
+        await make_change(
+            f"restarted container {container.name} ({need.reason})",
+            lambda: engine.restart(container),
+        )
 
     def _stand_by(self) -> None:
         """Have the nodes that come later wait, in the condition's words."""

@@ -7,6 +7,7 @@ and are skipped where there is none.
 import asyncio
 import itertools
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from reconciler.model import ServerSpec
 from reconciler.planning.holds import Hold
 from reconciler.planning.peers import NO_ADDRESS, ServerState, ask_of_server
-from reconciler.planning.supervision import RestartNeed
+from reconciler.planning.supervision import RestartNeed, ServerSight
 from reconciler.supervision.container import Container
 from reconciler.supervision.engine import ServerEngine
 from reconciler.supervision.errors import EngineError
@@ -415,6 +416,27 @@ async def test_a_server_that_only_a_restart_helps_is_restarted_once(
     assert "restarted in 10 min 0 s if that is still so" in condition.sentence or (
         "restarted in 9 min" in condition.sentence
     )
+    assert engine.changes == [("restart", "serving")]
+
+
+async def test_a_server_that_is_back_before_the_engine_has_answered_is_the_new_one(
+    node: Node, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.pace = replace(QUICK, restart_gap_seconds=600.0)
+    engine.labelled(LABEL)[0].started_at = "2020-01-01T00:00:00.123456789Z"
+    node.sight = replace(CALM, need=POISONED)
+    before, is_back = node.look().connection, threading.Event()
+
+    def look() -> ServerSight:
+        sight = Node.look(node)
+        if sight.connection not in (None, before):
+            is_back.set()
+        return sight
+
+    monkeypatch.setattr(node, "look", look)
+    engine.before_answer = lambda path: path.endswith("/restart") and is_back.wait(20)
+    async with node.running():
+        await node.until_says("RestartHeld")
     assert engine.changes == [("restart", "serving")]
 
 
