@@ -6,7 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from reconciler.sources.gcs_http import BrokenAnswerError
 from reconciler.sources.gcs_lines import Lines
+from reconciler.sources.source import Halt, HaltedError
 
 DEADLINE_SECONDS = 10
 """Less than a line waits for an answer by itself."""
@@ -84,3 +86,23 @@ def open_lines(url: str) -> Iterator[Lines]:
         yield lines
     finally:
         lines.close()
+
+
+def halt_read(read: Callable[[Halt], object], waiting: threading.Event) -> None:
+    """Halt a read that waits, as is told by `waiting`; it must end by an error, and in time."""
+    halt = Halt()
+    failures: list[BaseException] = []
+
+    def note_failure() -> None:
+        try:
+            read(halt)
+        except (OSError, BrokenAnswerError, HaltedError) as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=note_failure)
+    thread.start()
+    assert waiting.wait(DEADLINE_SECONDS)
+    halt.call()
+    thread.join(DEADLINE_SECONDS)
+    assert not thread.is_alive()
+    assert len(failures) == 1

@@ -18,8 +18,8 @@ from reconciler.sources.gcs import GcsSource
 from reconciler.sources.gcs_access import Access
 from reconciler.sources.gcs_http import BrokenAnswerError
 from reconciler.sources.gcs_lines import Lines
-from reconciler.sources.source import Halt, HaltedError, Part, SourceChangedError
-from tests.lineserver import DEADLINE_SECONDS, Server, Talk, open_lines, run_server
+from reconciler.sources.source import Halt, Part, SourceChangedError
+from tests.lineserver import DEADLINE_SECONDS, Server, Talk, halt_read, open_lines, run_server
 
 COUNT = 12
 """More than are asked ahead at once."""
@@ -263,23 +263,8 @@ def test_a_halt_ends_all_that_is_asked_for(server: Server) -> None:
             pass  # until it hangs up
 
     server.talks = [stall]
-    halt = Halt()
-    failures: list[BaseException] = []
     with open_lines(server.url) as lines:
-
-        def read() -> None:
-            try:
-                read_each(lines, ALL, halt)
-            except (OSError, BrokenAnswerError, HaltedError) as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=read)
-        thread.start()
-        assert waiting.wait(DEADLINE_SECONDS)
-        halt.call()
-        thread.join(DEADLINE_SECONDS)
-        assert not thread.is_alive()
-    assert len(failures) == 1
+        halt_read(lambda halt: read_each(lines, ALL, halt), waiting)
     assert server.opened == 1, "nothing is asked again after a halt"
 
 

@@ -14,7 +14,15 @@ from reconciler.sources import gcs_lines, gcs_route
 from reconciler.sources.gcs_http import BrokenAnswerError
 from reconciler.sources.gcs_lines import Lines
 from reconciler.sources.source import Halt, HaltedError
-from tests.lineserver import DEADLINE_SECONDS, OK, Server, Talk, open_lines, run_server
+from tests.lineserver import (
+    DEADLINE_SECONDS,
+    OK,
+    Server,
+    Talk,
+    halt_read,
+    open_lines,
+    run_server,
+)
 
 
 @pytest.fixture
@@ -205,24 +213,13 @@ def test_a_halt_ends_a_read_that_waits(server: Server, sent: bytes) -> None:
         connection.recv(1)
 
     server.talks = [stall]
-    halt = Halt()
-    failures: list[BaseException] = []
     with open_lines(server.url) as lines:
 
-        def read() -> None:
-            try:
-                with lines.get("/x", {}, halt) as answer:
-                    b"".join(answer.read_pieces())
-            except BaseException as error:
-                failures.append(error)
+        def read(halt: Halt) -> None:
+            with lines.get("/x", {}, halt) as answer:
+                b"".join(answer.read_pieces())
 
-        thread = threading.Thread(target=read)
-        thread.start()
-        assert waiting.wait(DEADLINE_SECONDS)
-        halt.call()
-        thread.join(DEADLINE_SECONDS)
-        assert not thread.is_alive()
-    assert len(failures) == 1
+        halt_read(read, waiting)
 
 
 def test_after_a_halt_nothing_is_asked_any_more(server: Server) -> None:
