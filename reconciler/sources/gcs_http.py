@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PIECE_BYTES = 256 * 1024
 """Small enough for a processor's cache, in which it still lies when it is written."""
+_PAGE_BYTES = 4096
 _BUFFER_BYTES = 64 * 1024
 _MAX_HEAD_BYTES = 64 * 1024
 _NOT_HTTP = "the answer is not HTTP/1.1"
@@ -47,10 +48,13 @@ class Answer:
         if self.headers.get("transfer-encoding", "identity").lower() != "identity":
             yield from self._read_chunks()
         elif "content-length" in self.headers:
-            left = _parse_count(self.headers["content-length"], 10)
-            while left:
-                piece = self._line.read_piece(left)
-                left -= len(piece)
+            size_bytes = _parse_count(self.headers["content-length"], 10)
+            done = 0
+            while done < size_bytes:
+                # Up to where a page ends: a page that is written in two parts is cleared before.
+                most = _PIECE_BYTES - done % _PAGE_BYTES
+                piece = self._line.read_piece(min(size_bytes - done, most))
+                done += len(piece)
                 yield piece
             self.is_whole = True
         else:
