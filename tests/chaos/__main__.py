@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,8 @@ from pathlib import Path
 from tests.bucket import run_fake_gcs
 from tests.chaos.judge import BrokenError
 from tests.chaos.play import Figures, Player, play, set_up
-from tests.chaos.points import FIRST_LEADS, LEADS, POINTS
-from tests.chaos.script import Kill
+from tests.chaos.points import FIRST_LEADS, LEADS, POINTS, SET_BACK_LEADS
+from tests.chaos.script import Dice, Kill, Round
 
 
 @dataclass
@@ -105,13 +105,22 @@ def main() -> None:
 
 def _sweep(seed: int, say: Callable[[str], None], total: Total) -> None:
     """Kill at each point once, as far as it can be brought about."""
-    for lead in LEADS:
+
+    def play_on(draw: Callable[[Dice, list[Kill]], Iterator[Round]], lead: str = "") -> None:
         kills = [_kill(lead, point) for point in total.unmet]
-        _run(seed, say, total, partial(play, rounds=len(kills), kills=kills))
+        rounds = partial(play, rounds=len(kills), draw=lambda dice: draw(dice, kills))
+        _run(seed, say, total, rounds)
+
+    for lead in LEADS:
+        play_on(Dice.sweep, lead)
     for lead in FIRST_LEADS:
         # On an empty machine the agent does what it never does again.
         for point in total.unmet:
             _run(seed, say, total, partial(play, rounds=0, first=_kill(lead, point)))
+    # Last, as what is left by now is what commits alone do not bring about.
+    for lead in SET_BACK_LEADS:
+        play_on(Dice.set_back, lead)
+    play_on(Dice.hinder)
 
 
 def _kill(lead: str, point: str) -> Kill:

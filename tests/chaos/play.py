@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,9 +42,13 @@ from tests.chaos.script import (
     HangServer,
     Kill,
     KillServer,
+    LockMirror,
+    Meanwhile,
     Publish,
     ReadOnly,
+    Rot,
     Round,
+    SpoilMirror,
     Weather,
     Wish,
     Wishes,
@@ -63,7 +67,11 @@ _SERVER = (sys.executable, "-m", "tests.chaos.recording_server")
 _RESTART_SECONDS = 0.2
 _HEARD_SECONDS = 0.2
 """After which an agent has read that nothing is to go wrong any more."""
+_DEATH_SECONDS = 10.0
+"""After which an agent that did not come to the point of its death is killed where it is."""
 _SETTINGS_FAILED = 2
+_OWN = "assets/own"
+"""A file that no two versions share."""
 _OWN_BYTES = 40_000
 
 
@@ -98,6 +106,8 @@ class Player:
     """What the commits since the node was last at rest said, and the one it rests on."""
     _texts: dict[str, str] = field(default_factory=dict)
     _newest: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MODELS, LAST_GOOD))
+    _rotten: set[tuple[str, int]] = field(default_factory=set)
+    """Installed versions that were damaged and have to be mended before the node is at rest."""
     _control: dict[str, Any] = field(default_factory=dict)
     _next_point: str = ""
     """Where the agent is killed that comes after the one that is killed next."""
@@ -170,16 +180,30 @@ class Player:
                 self.disk.forbid(self.stage.models_dir)
             case Clock(seconds):
                 self._say_to_agent(clock_seconds=seconds)
+            case Rot(model, version):
+                self._rot(model, version)
+            case SpoilMirror():
+                (self._mirror / "HEAD").unlink()
+            case LockMirror():
+                (self._mirror / "packed-refs.lock").touch()
+            case Meanwhile(actions):
+                self._await_death()
+                for each in actions:
+                    self._do(each)
 
     # --- what is done to the node ---------------------------------------------------------------
+
+    @property
+    def _mirror(self) -> Path:
+        return self.disk.folder / "state" / "mirror"
 
     def _publish(self, model: str, version: int, script: Any = None, **options: Any) -> None:
         folder = self.stage.folder / "exports" / f"{model}-{version}"
         write_savedmodel(folder, version * 10, **options)
         # What all versions have in common is linked and not fetched; this has to be fetched.
-        (folder / "assets").mkdir(exist_ok=True)
+        (folder / _OWN).parent.mkdir(exist_ok=True)
         own = random.Random(f"{model} {version}").randbytes(_OWN_BYTES)
-        (folder / "assets" / "own").write_bytes(own)
+        (folder / _OWN).write_bytes(own)
         if script is not None:
             (folder / "standin.json").write_text(json.dumps(script))
         self.stage.bucket.put_version(str(version), read_files(folder), under=model)
@@ -247,6 +271,22 @@ class Player:
         if agent is not None and agent.poll() is None:
             self._agent_dies = self._is_killed = True
             agent.kill()
+
+    def _await_death(self) -> None:
+        """Wait until no agent runs; the next one is started by whoever looks after it then."""
+        agent, deadline = self.stage.agent, time.monotonic() + _DEATH_SECONDS
+        while agent is not None and agent.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._kill_agent()
+        if agent is not None:
+            agent.wait(_DEATH_SECONDS)
+
+    def _rot(self, model: str, version: int) -> None:
+        with (self.stage.models_dir / model / str(version) / _OWN).open("r+b") as file:
+            (byte,) = file.read(1)
+            file.seek(0)
+            file.write(bytes([byte ^ 1]))
+        self._rotten.add((model, version))
 
     def _hang_server(self, seconds: float) -> None:
         server = self.stage.server
@@ -323,6 +363,7 @@ class Player:
         self._note(f"  at rest {took_seconds:.1f} s after the faults")
         self._look_after()
         self.judge.check(self._find_wanted())
+        self._rotten.clear()
         self._asked = [self._wishes]
         for model, caller in self.callers.items():
             wish = self._wishes.get(model)
@@ -345,6 +386,10 @@ class Player:
             lack = self._find_lack_of(model, said.get(model, {}))
             if lack:
                 return f"{model} {self._wishes.get(model)}: {lack}: {_unmet(status)}"
+        for model, version in self._rotten:
+            found = sum_up(self.stage.models_dir / model / str(version))
+            if found != self.judge.published[model, version]:
+                return f"{model} {version} is not mended: {_unmet(status)}"
         return ""
 
     def _find_lack_of(self, model: str, said: dict[str, Any]) -> str:
@@ -452,18 +497,17 @@ def play(
     *,
     least_rounds: int = 0,
     first: Kill | None = None,
-    kills: Sequence[Kill] = (),
+    draw: Callable[[Dice], Iterator[Round]] = Dice.throw,
 ) -> Figures:
     """Play this many rounds, or until that time of the steady clock; raises BrokenError.
 
     `least_rounds` are played however late it is. `first` is where the agent is killed when it first
-    starts, by default somewhere; `kills` are made in turn afterwards, one a round, instead of what
-    chance has.
+    starts, by default somewhere; `draw` gives the rounds afterwards, by default what chance has.
     """
     dice = Dice(player.seed, has_disk=player.disk.is_mounted)
     try:
         player.begin(dice.wishes, first or dice.first_kill())
-        for item in dice.sweep(kills) if kills else dice.throw():
+        for item in draw(dice):
             is_late = until is not None and time.monotonic() > until
             if item.number > rounds or (is_late and item.number > least_rounds):
                 break

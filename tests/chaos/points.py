@@ -120,5 +120,11 @@ LEADS = (
 )
 """Where an agent that is killed leaves something that the next one has to clear up."""
 
+SET_BACK_LEADS = (
+    "os.rename models/.staging/M/V/files -> models/.staging/M/V/model/V",
+    "os.rename models/.staging/M/V/model -> models/M",
+)
+"""Where it has a whole version in hand, of which the next agent hears that nobody wants it."""
+
 FIRST_LEADS = ("", "open state/mirror.new/...")
 """The same on an empty machine."""

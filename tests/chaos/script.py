@@ -114,6 +114,31 @@ class Clock:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Rot:
+    """A byte of an installed version turns into another on the disk."""
+
+    model: str
+    version: int
+
+
+@dataclass(frozen=True)
+class SpoilMirror:
+    """The copy of git is damaged, so that git takes it for none."""
+
+
+@dataclass(frozen=True)
+class LockMirror:
+    """A lock lies in the copy of git, as a killed git leaves it."""
+
+
+@dataclass(frozen=True)
+class Meanwhile:
+    """Once the agent has died, and before the next one starts."""
+
+    actions: "tuple[Action, ...]"
+
+
 Action = (
     Change
     | Publish
@@ -125,6 +150,10 @@ Action = (
     | FullDisk
     | ReadOnly
     | Clock
+    | Rot
+    | SpoilMirror
+    | LockMirror
+    | Meanwhile
 )
 
 
@@ -200,6 +229,31 @@ class Dice:
             actions.append(self._note(self._with("pin", last, Wish(self._other_than(last)))))
             actions.append(Kill())
             yield Round(number, tuple((0.5, action) for action in actions), 1.0)
+
+    def set_back(self, kills: Iterable[Kill]) -> Iterator[Round]:
+        """Yield a round for each kill, after which the next agent finds that much has changed.
+
+        What the one that died had fetched is no longer asked for, and what it relied on is damaged.
+        The bucket answers late, so that the next one hears of the commit before it has gone on.
+        """
+        for number, kill in enumerate(kills, 1):
+            before = Change("take topics back", dict(self.wishes))
+            add = self._note(self._with("add", "topics", Wish(self._good())))
+            rot = Rot("speller", self.wishes["speller"].version or self.newest["speller"])
+            meanwhile = Meanwhile((self._note(before), rot, SpoilMirror()))
+            actions = ((0.0, Weather("bucket", ("late",), 1.0)), (0.5, kill), (0.5, add))
+            yield Round(number, (*actions, (0.0, meanwhile)), 5.0)
+
+    def hinder(self, kills: Iterable[Kill]) -> Iterator[Round]:
+        """Yield a round for each kill, in which a lock is in git's way, and no download can begin.
+
+        The agent is killed at once, too, as the next one clears such a lock away when it starts.
+        """
+        for number, kill in enumerate(kills, 1):
+            full = BadDisk("ENOSPC", "models/.staging", 1.0)
+            ranker = self._note(self._with("pin", "ranker", Wish(self._other_than("ranker"))))
+            actions = ((0.5, full), (0.5, kill), (0.5, Kill()), (0.0, LockMirror()), (0.5, ranker))
+            yield Round(number, actions, 2.5)
 
     def _fetch_something(self) -> Change:
         model = self._random.choice(sorted(self.wishes))

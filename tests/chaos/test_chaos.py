@@ -8,6 +8,7 @@ import pytest
 from tests.bucket import run_fake_gcs
 from tests.chaos.growth import FAST, grow
 from tests.chaos.play import play, set_up
+from tests.chaos.points import SET_BACK_LEADS
 from tests.chaos.script import BadDisk, Dice, FullDisk, Kill, KillServer, Weather
 from tests.e2e.stage import Stage
 
@@ -29,6 +30,19 @@ def test_a_node_keeps_every_promise_through_a_short_run(tmp_path: Path) -> None:
     assert figures.kills >= 1, heard
     assert player.judge.loaded > figures.rounds, "hardly anything was loaded"
     assert min(answers[model] for model in ("ranker", "speller", "similar")) > 50
+
+
+def test_what_is_found_damaged_is_exchanged_for_what_is_whole_after_a_kill_before_that(
+    tmp_path: Path,
+) -> None:
+    """The player is at rest only once the version is mended and the new mirror was read."""
+    exchange = "renameat2 models/M/.removing-V -> models/M/V"
+    kills = [Kill(SET_BACK_LEADS[0], exchange)]
+    heard: list[str] = []
+    with run_fake_gcs() as endpoint, set_up(tmp_path, endpoint, SEED, heard.append) as player:
+        play(player, 1, draw=lambda dice: dice.set_back(kills))
+    assert player.judge.deaths.keys() >= {SET_BACK_LEADS[0], exchange}, heard
+    assert "renameat2 state/mirror.new -> state/mirror" in player.judge.points, heard
 
 
 def test_a_seed_gives_the_same_script_each_time() -> None:
