@@ -1,9 +1,9 @@
 """HTTP/1.1 on one connection: GET requests for bytes, and their answers in the same order.
 
 Bytes are most of what a node does, so nothing stands between the socket and the disk: a piece is
-read into the very object that is summed up and written. Every wait for a next byte is bounded by
-the timeout of the connection. One on which more came than was asked for is found out: the rest
-would be taken for the next answer.
+read into the very object that is summed up and written. Who reads has a turn for as long as bytes
+are there, and every wait for a next one is bounded. A connection on which more came than was asked
+for is found out: the rest would be taken for the next answer.
 """
 
 import select
@@ -14,6 +14,8 @@ from contextlib import suppress
 from http import HTTPStatus
 from io import BufferedReader, RawIOBase
 from typing import TYPE_CHECKING
+
+from reconciler.sources.turn import Turn
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -85,20 +87,20 @@ class Answer:
 
 
 class Line:
-    """One connection, which has its timeout already."""
+    """One connection; what is read from it is handled in its thread's turn."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, timeout_seconds: float, turn: Turn) -> None:
+        connection.settimeout(0.0)  # as it waits by itself
         self._socket = connection
-        self._incoming = _Incoming(connection)
+        self._timeout_seconds = timeout_seconds
+        self._turn = turn
+        self._incoming = _Incoming(connection, timeout_seconds, turn)
         self._file = BufferedReader(self._incoming, _BUFFER_BYTES)
         # TLS hands out 16 KiB at a time, which would be many pieces, so those wait to be full. What
         # has come without it is taken as it is: with every call more, threads wait for each other.
         is_secure = isinstance(connection, ssl.SSLSocket)
         self._read_some = self._file.read if is_secure else self._file.read1
-        self._timeout_seconds = connection.gettimeout()
         self._used_bytes = 0
-        self._poll = select.poll()
-        self._poll.register(connection, select.POLLIN)
         self._answer: Answer | None = None
         self.due = 0
         """How many answers are still to come."""
@@ -120,7 +122,9 @@ class Line:
     def ask(self, requests: Sequence[bytes]) -> None:
         """Send requests, after those that were sent before."""
         self.due += len(requests)  # first, as of a sending that fails a part may be sent
+        self._socket.settimeout(self._timeout_seconds)
         self._socket.sendall(b"".join(requests))
+        self._socket.settimeout(0.0)
 
     def read_answer(self) -> Answer:
         """Read the head of the next answer; the one before has been read to its end."""
@@ -180,19 +184,20 @@ class Line:
         if self._used_bytes != self._incoming.taken_bytes:
             return False
         # TLS holds nothing back either: a record is smaller than the buffer.
-        if not self._poll.poll(0):
+        if not self._incoming.has_come(0):
             return True
         # It was closed, or TLS has something to say of itself, or it is for us.
+        self._incoming.may_wait = False
         try:
-            self._socket.settimeout(0.0)
-            said = self._file.peek()
-            self._socket.settimeout(self._timeout_seconds)
-        except ssl.SSLWantReadError:
-            self._socket.settimeout(self._timeout_seconds)
-            return True
+            return not self._file.peek()
         except OSError:
             return False
-        return not said
+        finally:
+            self._incoming.may_wait = True
+
+    def end_turn(self) -> None:
+        """Let others handle bytes, once what came has been."""
+        self._turn.end()
 
     def hang_up(self) -> None:
         """End whatever waits on this connection, in any thread."""
@@ -210,22 +215,39 @@ class Line:
 class _Incoming(RawIOBase):
     """What comes over a connection, counted."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, timeout_seconds: float, turn: Turn) -> None:
         self._socket = connection
+        self._timeout_seconds = timeout_seconds
+        self._turn = turn
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
         self.taken_bytes = 0
+        self.may_wait = True
 
     def readable(self) -> bool:
         """Yes: BufferedReader asks."""
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int | None:
-        """Read what is there, or wait for the next."""
-        try:
-            count_bytes = self._socket.recv_into(buffer)
-        except BlockingIOError:
-            return None
-        self.taken_bytes += count_bytes
-        return count_bytes
+        """Read what is there, or wait for the next, and let others have their turn meanwhile."""
+        while True:
+            if self.may_wait:
+                self._turn.take()
+            try:
+                count_bytes = self._socket.recv_into(buffer)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                if not self.may_wait:
+                    return None
+                self._turn.end()
+                if not self.has_come(self._timeout_seconds):
+                    raise TimeoutError("no byte came in time") from None
+            else:
+                self.taken_bytes += count_bytes
+                return count_bytes
+
+    def has_come(self, within_seconds: float) -> bool:
+        """Wait so long for something that can be read, an end too."""
+        return bool(self._poll.poll(1000 * within_seconds))
 
 
 def _parse_head(head: str) -> tuple[str, dict[str, str]]:

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from reconciler.sources.gcs_http import Answer, BrokenAnswerError, Line
 from reconciler.sources.gcs_route import Route
 from reconciler.sources.source import Halt
+from reconciler.sources.turn import Turn, make_turns
 
 GOOGLE = "https://storage.googleapis.com"
 
@@ -44,6 +45,7 @@ class Lines:
     def __init__(self, endpoint: str) -> None:
         self._shown_host = urlsplit(endpoint).netloc.rpartition("@")[2]
         self._route = Route(endpoint)
+        self._turns = make_turns()
         self._lock = threading.Lock()
         self._kept: list[Line] = []
         self._is_closed = False
@@ -68,7 +70,8 @@ class Lines:
     ) -> Generator[Answer]:
         """Ask for targets, each with its headers, and yield their answers one after the other.
 
-        Each is to be read before the next is taken. Blocking, `halt` ends it from another thread.
+        Each is to be read before the next is taken, and without delay: few threads at once have
+        their turn to read. Blocking, `halt` ends it from another thread.
         Raises OSError and BrokenAnswerError as a connection does.
         """
         coming = (self._render(target, headers) for target, headers in requests)
@@ -82,6 +85,7 @@ class Lines:
                 if halt.called or not line.has_answered:
                     raise
             finally:
+                line.end_turn()
                 if line.is_free and not halt.called:
                     self._keep(line)
                 else:
@@ -138,6 +142,4 @@ class Lines:
         line.close()
 
     def _connect(self) -> Line:
-        connection = self._route.connect()
-        connection.settimeout(_ANSWER_SECONDS)
-        return Line(connection)
+        return Line(self._route.connect(), _ANSWER_SECONDS, Turn(self._turns))

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import certifi
 
 from reconciler.sources.gcs_http import Line
+from reconciler.sources.turn import Turn, make_turns
 
 _CONNECT_SECONDS = 5.0
 _ADDRESS_SECONDS = 2.0
@@ -116,8 +117,9 @@ def _open_tunnel(connection: socket.socket, place: str, headers: Mapping[str, st
     """Have a proxy pass on what follows, which it cannot read."""
     fields = {"Host": place, **headers}
     lines = [f"CONNECT {place} HTTP/1.1", *(f"{name}: {fields[name]}" for name in fields), "", ""]
-    line = Line(connection)
+    line = Line(connection, _ADDRESS_SECONDS, Turn(make_turns()))
     line.ask(["\r\n".join(lines).encode("latin-1")])
     status = line.read_answer().status
+    connection.settimeout(_ADDRESS_SECONDS)
     if status != HTTPStatus.OK:
         raise OSError(f"the proxy in HTTPS_PROXY refused to connect (HTTP {status})")

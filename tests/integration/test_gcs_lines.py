@@ -1,6 +1,7 @@
 """Lines to Cloud Storage on real sockets: kept ones, odd answers, halts, TLS and proxies."""
 
 import base64
+import contextlib
 import socket
 import ssl
 import threading
@@ -196,6 +197,30 @@ def test_a_refusals_text_is_read_only_so_far(server: Server) -> None:
     server.talks = [server.answer(head + b"x" * 1_000_000)]
     with open_lines(server.url) as lines, lines.get("/x", {}, Halt()) as answer:
         assert answer.read_text() == "x" * 64 * 1024
+
+
+@pytest.mark.parametrize(
+    "answer", [OK, OK[:-2], b"", b"nonsense\r\n\r\n"], ids=["whole", "cut", "none", "odd"]
+)
+def test_whatever_comes_of_a_read_its_turn_ends(
+    server: Server, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    turns = threading.Semaphore(1)
+    monkeypatch.setattr(gcs_lines, "make_turns", lambda: turns)
+    server.talks = [server.answer(answer)]
+    with open_lines(server.url) as lines, contextlib.suppress(BrokenAnswerError):
+        get(lines)
+    assert turns.acquire(blocking=False)
+
+
+def test_who_stops_reading_ends_its_turn(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = threading.Semaphore(1)
+    monkeypatch.setattr(gcs_lines, "make_turns", lambda: turns)
+    server.talks = [server.answer(OK)]
+    with open_lines(server.url) as lines:
+        with lines.get("/x", {}, Halt()):
+            assert not turns.acquire(blocking=False), "what came is being handled"
+        assert turns.acquire(blocking=False)
 
 
 # --- halts ------------------------------------------------------------------------------------
