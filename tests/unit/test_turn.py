@@ -43,7 +43,7 @@ class Reader:
         self.line = Line(own, _SECONDS, Turn(turns))
         self.peer = peer
         self.pieces: list[bytes] = []
-        self._thread = threading.Thread(target=self.read, daemon=True)
+        self._thread = threading.Thread(target=self.read)
 
     def read(self) -> None:
         """Read one piece."""
@@ -67,14 +67,15 @@ def _connect(turns: Turns) -> Iterator[tuple[Reader, Reader]]:
         yield readers[0], readers[1]
     finally:
         for reader in readers:
+            reader.line.hang_up()
             reader.line.close()
             reader.peer.close()
 
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody gives up waiting for a turn."""
-    monkeypatch.setattr(turn, "_PATIENCE_SECONDS", threading.TIMEOUT_MAX)
+    """Nobody gives up waiting for a turn, before the test does."""
+    monkeypatch.setattr(turn, "_PATIENCE_SECONDS", 2 * _SECONDS)
 
 
 @pytest.mark.usefixtures("patient")
