@@ -46,10 +46,6 @@ _NOTE_BYTES = 1024 * 1024
 """What a connection may lose in a kill: by default a chunk's size over its 16 connections."""
 _MOST_NOTES = 16_384
 """Of a huge version: its journal is read as a whole."""
-_WRITE_BYTES = 64 * 1024
-"""At once, up to where such a piece of the file ends: Linux takes memory in pieces as large as the
-write. A virtual machine hands larger ones back to its host while they are free, and to get them
-again costs more than to write; with each call less, threads wait less for each other."""
 _PROGRESS_SECONDS = 0.1
 _FILE_ATTEMPTS = 3
 
@@ -315,7 +311,6 @@ def _open_file(path: Path | str, *, is_new: bool = False) -> int:
 def _write(descriptor: int, offset: int, piece: bytes) -> None:
     view = memoryview(piece)
     while view:
-        most = _WRITE_BYTES - offset % _WRITE_BYTES
-        written = os.pwrite(descriptor, view[:most], offset)
+        written = os.pwrite(descriptor, view, offset)
         offset += written
         view = view[written:]
