@@ -25,8 +25,6 @@ class Turns(threading.Semaphore):
         self.asked.set()
         return super().acquire(blocking, timeout)
 
-    __enter__ = acquire
-
     @property
     def are_free(self) -> bool:
         """Whether there is exactly one turn to be had."""
