@@ -80,7 +80,8 @@ def test_a_node_that_joins_takes_its_share_and_nothing_else_moves(
         nodes = even(list(nodes))  # of the second choice nobody's share is a plain fraction
     joiner = data.draw(st.sampled_from(sorted(nodes)))
     others = {name: weight for name, weight in nodes.items() if name != joiner}
-    keys, moved = [f"group/model-{number}" for number in range(1000)], 0
+    # Of so many, 0.05 is six deviations of chance; of 1,000 it was three, and one run failed.
+    keys, moved = [f"group/model-{number}" for number in range(4000)], 0
     for key in keys:
         before, after = holders(key, others, replicas), holders(key, nodes, replicas)
         came = set(after) - set(before)
@@ -88,8 +89,7 @@ def test_a_node_that_joins_takes_its_share_and_nothing_else_moves(
         assert len(set(before) - set(after)) <= len(came)
         moved += len(came)
     share = min(1.0, replicas * nodes[joiner] / sum(nodes.values()))
-    # Six times the standard deviation of chance at most: by half of that, one run in some failed.
-    assert moved <= len(keys) * (share + 0.1)
+    assert moved <= len(keys) * (share + 0.05)
 
 
 @given(
